@@ -1,0 +1,1 @@
+"""Outputs to what an app asked for, one file a task."""

@@ -1,0 +1,161 @@
+"""Turn a detector's outputs into boxes, scores and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.core.errors import RecipeError
+from edgekit.core.records import Answers
+from edgekit.frames.prepare import Placement
+
+# Boxes that enter NMS at most. Beyond it, at scores from 0.001, mAP50 moved by under 0.0001.
+_CANDIDATES = 6000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections:
+    """What was found, best score first.
+
+    Attributes:
+        boxes: (N, 4) float32, x1 y1 x2 y2 in pixels of the frame.
+        scores: (N,) float32 in [0, 1].
+        classes: (N,) int64.
+        names: Class names by index; may be empty.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of detections."""
+        return len(self.scores)
+
+    def plain(self) -> list[dict[str, object]]:
+        """Return the detections as JSON knows them."""
+        return [
+            {
+                "box": [round(float(v), 2) for v in box],
+                "score": round(float(score), 4),
+                "class": int(label),
+                "name": self.names[label] if label < len(self.names) else "",
+            }
+            for box, score, label in zip(self.boxes, self.scores, self.classes, strict=True)
+        ]
+
+
+class Detect:
+    """Decodes box and score outputs, then suppresses overlaps within each class."""
+
+    layouts = ("yolov8", "end-to-end")
+
+    def answer(
+        self,
+        outputs: Mapping[str, NDArray[np.float32]],
+        spec: Answers,
+        placement: Placement,
+        *,
+        each_class: bool = False,
+    ) -> Detections:
+        """Return the detections of one frame.
+
+        Args:
+            outputs: The model's outputs by name; the first is decoded.
+            spec: The declared post-processing.
+            placement: Where the frame stands in the input.
+            each_class: Let one anchor answer for several classes, as mAP is computed; an app
+                wants the best class alone.
+
+        Raises:
+            RecipeError: The layout is unknown or the output does not have its shape.
+        """
+        raw = next(iter(outputs.values()))
+        if spec.layout == "yolov8":
+            boxes, scores, labels = _candidates(raw, spec.score, each_class)
+            keep = nms(boxes, scores, labels, spec.iou, spec.limit)
+            boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
+        elif spec.layout == "end-to-end":
+            boxes, scores, labels = _end_to_end(raw, spec)
+        else:
+            raise RecipeError(
+                f"answers.layout: no {spec.layout!r}", hint=f"Layouts are: {', '.join(self.layouts)}."
+            )
+        return Detections(
+            boxes=placement.to_frame(boxes), scores=scores, classes=labels, names=spec.classes
+        )
+
+
+def _candidates(
+    raw: NDArray[np.float32], score: float, each_class: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Return boxes (corners), scores and labels above `score`, best first, from (1, 4 + nc, anchors)."""
+    if raw.ndim != 3 or raw.shape[0] != 1 or raw.shape[1] < 5:
+        raise RecipeError(
+            f"output: shape {raw.shape} is not (1, 4 + classes, anchors)", hint="Set answers.layout."
+        )
+    table = raw[0]
+    # Threshold before anything else: of 8,400 anchors a few dozen survive.
+    if each_class:
+        labels, anchors = np.nonzero(table[4:] > score)
+        scores = table[4:][labels, anchors]
+    else:
+        best = table[4:].max(0)
+        anchors = np.flatnonzero(best > score)
+        scores, labels = best[anchors], table[4:, anchors].argmax(0)
+    order = np.argsort(-scores, kind="stable")[:_CANDIDATES]
+    anchors, scores, labels = anchors[order], scores[order], labels[order]
+    x, y, w, h = table[:4, anchors]
+    boxes = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 1)
+    return boxes.astype(np.float32), scores.astype(np.float32), labels.astype(np.int64)
+
+
+def nms(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    iou: float,
+    limit: int,
+) -> NDArray[np.intp]:
+    """Return indices of the boxes that stay, best first; classes do not suppress each other.
+
+    Args:
+        boxes: (N, 4) x1 y1 x2 y2, sorted by falling score.
+        scores: (N,) falling.
+        labels: (N,).
+        iou: A box goes where a better one of its class overlaps it by more than this.
+        limit: At most this many stay.
+    """
+    if not len(boxes):
+        return np.empty(0, np.intp)
+    # Moved apart by class, one pass serves all classes.
+    apart = boxes + (labels * (float(boxes.max()) - float(boxes.min()) + 1))[:, None].astype(np.float32)
+    x1, y1, x2, y2 = apart.T
+    area = (x2 - x1) * (y2 - y1)
+    waiting = np.arange(len(boxes))
+    kept = []
+    while len(waiting) and len(kept) < limit:
+        first, rest = waiting[0], waiting[1:]
+        kept.append(first)
+        w = np.minimum(x2[first], x2[rest]) - np.maximum(x1[first], x1[rest])
+        h = np.minimum(y2[first], y2[rest]) - np.maximum(y1[first], y1[rest])
+        common = np.maximum(w, 0) * np.maximum(h, 0)
+        waiting = rest[common <= iou * (area[first] + area[rest] - common)]
+    return np.asarray(kept, np.intp)
+
+
+def _end_to_end(
+    raw: NDArray[np.float32], spec: Answers
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    if raw.ndim != 3 or raw.shape[0] != 1 or raw.shape[2] != 6:
+        raise RecipeError(f"output: shape {raw.shape} is not (1, detections, 6)", hint="Set answers.layout.")
+    rows = raw[0][raw[0, :, 4] > spec.score]
+    rows = rows[np.argsort(-rows[:, 4], kind="stable")[: spec.limit]]
+    return rows[:, :4].astype(np.float32), rows[:, 4].astype(np.float32), rows[:, 5].astype(np.int64)
+
+
+PLUGIN = Detect()

@@ -1,0 +1,1 @@
+"""One file an engine: open, run, say what really ran."""

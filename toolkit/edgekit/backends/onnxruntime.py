@@ -1,0 +1,144 @@
+"""Run ONNX files with ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.backends.protocol import Arrays, Backend, Session
+from edgekit.core.errors import ContractError, RecipeError
+from edgekit.core.lazy import have, need
+from edgekit.core.records import Artifact, LayerRun
+
+_PROVIDER = "CPUExecutionProvider"
+
+
+class _Session:
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._names = [o.name for o in session.get_outputs()]
+        self._kept: list[Any] = []
+
+    def __enter__(self) -> _Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kept.clear()
+        del self._binding, self._session
+
+    def infer(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
+        return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+
+    def stage(self, inputs: Arrays) -> None:
+        self._binding.clear_binding_inputs()
+        self._kept = [np.ascontiguousarray(v) for v in inputs.values()]
+        for name, value in zip(inputs, self._kept, strict=True):
+            self._binding.bind_cpu_input(name, value)
+        for name in self._names:
+            self._binding.bind_output(name)
+
+    def run_staged(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+
+class OnnxRuntime:
+    """ONNX Runtime, CPU provider only: what falls back to another provider is an error."""
+
+    name = "onnxruntime"
+    package = "onnxruntime"
+
+    def open(self, artifact: Artifact) -> Session:
+        """Return a session with the artifact's threads, all graph optimizations on."""
+        session = self._make(artifact, profile="")
+        if session.get_providers() != [_PROVIDER]:
+            raise ContractError(
+                f"{artifact.main}: onnxruntime chose {session.get_providers()}, asked for {_PROVIDER}",
+                hint="Install the onnxruntime wheel whose provider you want.",
+            )
+        return _Session(session)
+
+    def _make(self, artifact: Artifact, *, profile: str) -> Any:
+        ort = need("onnxruntime", extra="host", why=f"run {artifact.main.name}")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = int(artifact.options.get("threads", 0))
+        options.inter_op_num_threads = 1
+        if profile:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile
+        try:
+            return ort.InferenceSession(str(artifact.main), options, providers=[_PROVIDER])
+        except (RuntimeError, ValueError, *_engine_errors()) as error:
+            raise RecipeError(
+                f"{artifact.main}: onnxruntime {ort.__version__} cannot read it: {_first_line(error)}",
+                hint="Check the file with: python -m onnx.checker",
+            ) from error
+
+    def receipt(self, artifact: Artifact, inputs: Arrays) -> tuple[LayerRun, ...]:
+        """Profile a few runs and return each node with its dtype and share of time."""
+        with tempfile.TemporaryDirectory() as folder:
+            session = self._make(artifact, profile=os.path.join(folder, "profile"))
+            names = [o.name for o in session.get_outputs()]
+            for _ in range(6):
+                session.run(names, dict(inputs))
+            events = json.loads(Path(session.end_profiling()).read_text())
+        return _layers(events)
+
+    def refusal(self, machine: Mapping[str, object]) -> str:
+        """Return why not; runs on every CPU that has the wheel."""
+        del machine
+        return "" if have("onnxruntime") else "onnxruntime is not installed"
+
+
+def _engine_errors() -> tuple[type[Exception], ...]:
+    state = need("onnxruntime.capi.onnxruntime_pybind11_state")
+    names = ("Fail", "InvalidGraph", "InvalidArgument", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+    return tuple(getattr(state, n) for n in (*names, "NoSuchFile") if hasattr(state, n))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+
+
+def _layers(events: list[dict[str, Any]]) -> tuple[LayerRun, ...]:
+    """Fold profiler events into one row a node; the first run of each is warm-up and left out."""
+    spent: dict[str, list[float]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event.get("cat") != "Node" or not str(event.get("name", "")).endswith("_kernel_time"):
+            continue
+        name = event["name"].removesuffix("_kernel_time")
+        spent.setdefault(name, []).append(float(event["dur"]))
+        facts[name] = event["args"]
+    medians = {n: float(np.median(v[1:] or v)) for n, v in spent.items()}
+    total = sum(medians.values()) or 1.0
+    return tuple(
+        LayerRun(
+            name=name,
+            op=facts[name].get("op_name", "?"),
+            dtype=_dtype(facts[name]),
+            unit="CPU" if facts[name].get("provider") == _PROVIDER else str(facts[name].get("provider")),
+            share=medians[name] / total,
+            covers=(name,),
+        )
+        for name in spent
+    )
+
+
+def _dtype(args: dict[str, Any]) -> str:
+    """Return the dtype a node computes in: that of its first input."""
+    given = args.get("input_type_shape") or args.get("output_type_shape") or []
+    found = next(iter(given[0]), "?") if given else "?"
+    words = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8", "int8": "int8"}
+    return words.get(found, found)
+
+
+PLUGIN: Backend = OnnxRuntime()

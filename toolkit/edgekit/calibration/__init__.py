@@ -1,0 +1,1 @@
+"""What post-training passes share."""

@@ -1,0 +1,1 @@
+"""Commands: read options, call one job, print."""

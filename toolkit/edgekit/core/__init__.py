@@ -1,0 +1,1 @@
+"""Errors, records, plug-in families, lazy import, digests, step cache, progress."""

@@ -1,0 +1,38 @@
+"""Carry records as JSON between processes and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.records import Answers, Artifact, Contract, Frames, TensorSpec
+
+
+def contract_from(data: dict[str, Any]) -> Contract:
+    """Return the contract that `plain(contract)` was made from."""
+    return Contract(
+        inputs=tuple(_tensor(t) for t in data["inputs"]),
+        outputs=tuple(_tensor(t) for t in data["outputs"]),
+        frames=_frames(data["frames"]) if data.get("frames") else None,
+        answers=Answers(**{**data["answers"], "classes": tuple(data["answers"]["classes"])}),
+    )
+
+
+def artifact_from(data: dict[str, Any]) -> Artifact:
+    """Return the artifact that `plain(artifact)` was made from."""
+    return Artifact(
+        backend=data["backend"],
+        precision=data["precision"],
+        main=Path(data["main"]),
+        contract=contract_from(data["contract"]),
+        options=data["options"],
+        wanted=data["wanted"],
+    )
+
+
+def _tensor(data: dict[str, Any]) -> TensorSpec:
+    return TensorSpec(name=data["name"], shape=tuple(data["shape"]), dtype=data["dtype"])
+
+
+def _frames(data: dict[str, Any]) -> Frames:
+    return Frames(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"])})

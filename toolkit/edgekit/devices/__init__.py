@@ -1,0 +1,1 @@
+"""Device profiles and how they match a machine."""

@@ -1,0 +1,1 @@
+"""Torch to clean ONNX with parity."""

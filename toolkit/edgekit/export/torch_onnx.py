@@ -1,0 +1,63 @@
+"""Export a torch module to ONNX, and prove in float32 that both give the same."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.core.errors import ContractError
+from edgekit.core.lazy import need
+
+# Relative to the largest output. Float32 convolutions reordered by another engine stay below 1e-4.
+TOLERANCE = 1e-3
+
+
+def to_onnx(module: Any, shape: Sequence[int], *, opset: int, input_name: str = "images") -> Any:
+    """Return the ModelProto of `module` traced on zeros of `shape`.
+
+    Args:
+        module: A torch module in eval mode, float32.
+        shape: Of its one input, batch first.
+        opset: ONNX opset.
+        input_name: Name of the input.
+    """
+    torch, onnx = need("torch", extra="train"), need("onnx", extra="host")
+    example, buffer = torch.zeros(*shape), io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = module(example)
+        count = len(given) if isinstance(given, list | tuple) else 1
+        names = [f"output{k}" for k in range(count)]
+        torch.onnx.export(
+            module, (example,), buffer, opset_version=opset, dynamo=False,
+            input_names=[input_name], output_names=names,
+        )  # fmt: skip
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def check_parity(module: Any, model: Any, samples: Sequence[NDArray[np.float32]], *, where: str) -> float:
+    """Return the largest relative error of the ONNX model against torch over real samples.
+
+    Raises:
+        ContractError: It is above 1e-3, or an output is not finite.
+    """
+    torch, ort = need("torch", extra="train"), need("onnxruntime", extra="host")
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    name, worst = session.get_inputs()[0].name, 0.0
+    for sample in samples:
+        with torch.no_grad():
+            given = module(torch.from_numpy(sample))
+        wanted = [t.numpy() for t in (given if isinstance(given, list | tuple) else [given])]
+        for a, b in zip(wanted, session.run(None, {name: sample}), strict=True):
+            worst = max(worst, float(np.abs(a - b).max()) / max(float(np.abs(a).max()), 1e-12))
+    if not worst <= TOLERANCE:
+        raise ContractError(
+            f"{where}: the exported ONNX differs from torch by {worst:.2e} of the largest output",
+            hint=f"{TOLERANCE:g} is allowed. Report it with the model's architecture.",
+        )
+    return worst

@@ -1,0 +1,1 @@
+"""Files that people fill in: YAML in, checked records out."""

@@ -1,0 +1,1 @@
+"""Frames to a model's inputs, the one reference on host and board alike."""

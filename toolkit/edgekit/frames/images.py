@@ -1,0 +1,60 @@
+"""Read images from files as BGR arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.core.errors import RecipeError
+from edgekit.core.lazy import have, need
+from edgekit.frames.resize import Image
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".npy"})
+
+
+def read_image(path: Path) -> Image:
+    """Return the image at `path` as (H, W, 3) uint8, BGR; `.npy` files need no decoder.
+
+    Raises:
+        RecipeError: The file is missing, truncated or no image.
+        MissingError: A decoder is needed and neither cv2 nor Pillow is installed.
+    """
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such image", hint="Check the path.")
+    if path.suffix == ".npy":
+        loaded: Image = np.load(path, allow_pickle=False)
+        return loaded
+    data = path.read_bytes()
+    _refuse_truncated(path, data)
+    image = _decode(data)
+    if image is None:
+        raise RecipeError(f"{path}: cannot be decoded as an image", hint="Replace or remove the file.")
+    return image
+
+
+def _refuse_truncated(path: Path, data: bytes) -> None:
+    # Decoders fill the missing part of a cut JPEG with grey and report nothing.
+    cut_jpeg = data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-1024:]
+    cut_png = data[:4] == b"\x89PNG" and b"IEND" not in data[-64:]
+    if not data or cut_jpeg or cut_png:
+        raise RecipeError(
+            f"{path}: truncated image, {len(data)} bytes without an end mark",
+            hint="Copy the file again or remove it from the data.",
+        )
+
+
+def _decode(data: bytes) -> Image | None:
+    if have("cv2") or not have("PIL"):
+        cv2 = need("cv2", extra="vision", why="decode images")
+        found: Image | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        return found
+    import io  # noqa: PLC0415
+
+    pil = need("PIL.Image")
+    try:
+        with pil.open(io.BytesIO(data)) as opened:
+            rgb = np.asarray(opened.convert("RGB"))
+    except (OSError, ValueError):
+        return None
+    return np.ascontiguousarray(rgb[..., ::-1])

@@ -1,0 +1,1 @@
+"""Facts about a network: layers, shapes, cost."""

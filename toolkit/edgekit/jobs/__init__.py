@@ -1,0 +1,1 @@
+"""The order of stages of everything edgekit can be asked for."""

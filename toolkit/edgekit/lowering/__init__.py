@@ -1,0 +1,1 @@
+"""Clean ONNX to what one engine reads, one file a backend."""

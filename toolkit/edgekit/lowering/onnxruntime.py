@@ -1,0 +1,48 @@
+"""Lower a network to ONNX files that ONNX Runtime is fast with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.core.errors import RecipeError
+from edgekit.core.records import Artifact, Network, QuantPlan
+from edgekit.graph.onnx_file import read_onnx, save_onnx
+from edgekit.lowering.protocol import Lowering, Options
+from edgekit.lowering.qdq import Style, write_qdq
+
+# ONNX Runtime's CPU kernels are uint8: activations with zero points, outputs and biases quantized,
+# and the operators between convolutions too, so that tensors stay in int8 from layer to layer.
+_SPREAD = frozenset({"Sigmoid", "Mul", "Add", "Concat", "MaxPool", "Resize", "Slice", "Split", "Reshape"})
+_STYLES = {
+    "": Style(unsigned=True, full=True, spread=_SPREAD, biases=True),
+    "float-silu": Style(unsigned=True, biases=True),
+}
+
+
+class OnnxRuntimeLowering:
+    """float32 as it is; int8 as uint8 Q/DQ."""
+
+    precisions = ("fp32", "int8")
+    styles = tuple(_STYLES)
+
+    def lower(self, network: Network, plan: QuantPlan | None, options: Options, out: Path) -> Artifact:
+        """Write `model.onnx` and return the artifact."""
+        model = read_onnx(network.main.path)
+        wanted = {}
+        if options.precision == "int8":
+            if plan is None:
+                raise RecipeError("int8 needs a quantize pass", hint="Add `quantize-int8` to passes.")
+            model = write_qdq(model, plan, _STYLES[options.style])
+            wanted = dict.fromkeys(plan.int8_layers(), "int8")
+        save_onnx(model, out / "model.onnx")
+        return Artifact(
+            backend="onnxruntime",
+            precision=options.precision,
+            main=out / "model.onnx",
+            contract=network.contract,
+            options={"threads": options.threads},
+            wanted=wanted,
+        )
+
+
+PLUGIN: Lowering = OnnxRuntimeLowering()

@@ -1,0 +1,1 @@
+"""Timing loop, percentiles, spans, parity."""

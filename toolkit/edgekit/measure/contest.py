@@ -1,0 +1,189 @@
+"""Time artifacts against each other: one process each, taking turns, the others stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekit.core import errors
+from edgekit.core.digest import plain
+from edgekit.core.errors import DeviceError, EdgekitError
+from edgekit.core.records import Artifact
+from edgekit.core.watch import watcher
+
+# A burst is long enough that the runs thrown away after a pause do not matter.
+BURST = 16
+
+
+class Contender:
+    """A worker process with one artifact. Between its turns it is stopped, so that it cannot spin."""
+
+    def __init__(self, artifact: Artifact, files: Sequence[Path], *, seed: int = 0) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgekit.measure.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
+        order = {"do": "open", "artifact": plain(artifact), "files": [str(f) for f in files], "seed": seed}
+        try:
+            self.facts: dict[str, float] = self._ask(order)
+        except BaseException:
+            self.close()
+            raise
+        self.pause()
+
+    def __enter__(self) -> Contender:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process."""
+        self.close()
+
+    def warm_up(self, *, least_s: float = 2.0, limit_s: float = 60.0) -> dict[str, Any]:
+        """Run until steady."""
+        found: dict[str, Any] = self._turn({"do": "warm", "least_s": least_s, "limit_s": limit_s})
+        return found
+
+    def run(self, span: str, count: int) -> list[float]:
+        """Return `count` latencies in milliseconds."""
+        found: list[float] = self._turn({"do": "run", "span": span, "count": count})
+        return found
+
+    def receipt(self) -> list[dict[str, Any]]:
+        """Return each layer as it ran."""
+        found: list[dict[str, Any]] = self._turn({"do": "receipt"})
+        return found
+
+    def pause(self) -> None:
+        """Stop the process until its next turn."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def close(self) -> None:
+        """End the process, stopped or not."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _turn(self, order: dict[str, Any]) -> Any:
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            return self._ask(order)
+        finally:
+            self.pause()
+
+    def _ask(self, order: dict[str, Any]) -> Any:
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        try:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            said = self._process.stderr.read().strip().splitlines()
+            raise DeviceError(
+                f"the measuring process ended ({said[-1] if said else 'no message'})",
+                hint="It may have run out of memory: free some and try again.",
+            )
+        reply = json.loads(line)
+        if "error" in reply:
+            kind: type[EdgekitError] = getattr(errors, reply["kind"], EdgekitError)
+            raise kind(reply["error"], hint=reply["hint"])
+        return reply["ok"]
+
+
+@dataclass(kw_only=True)
+class Sample:
+    """What one contender was measured to take, by span, with the facts of its start."""
+
+    spans: dict[str, list[float]] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
+    steady: bool = True
+    receipt: list[dict[str, Any]] = field(default_factory=list)
+
+
+def contest(
+    artifacts: Mapping[str, Artifact],
+    files: Sequence[Path],
+    *,
+    runs: int,
+    seconds: float = 0.0,
+    limit_s: float = 600.0,
+    spans: Sequence[str] = ("model",),
+    receipts: bool = False,
+    seed: int = 0,
+) -> dict[str, Sample]:
+    """Measure the artifacts in alternating bursts of shuffled order; return a sample for each.
+
+    Args:
+        artifacts: Contenders by name.
+        files: Frames their inputs are drawn from; none means random inputs.
+        runs: Runs of the first span each contender gets at least.
+        seconds: Measured time each contender gets at least.
+        limit_s: The contest ends after this long, whatever was reached.
+        spans: The first is measured to `runs` and `seconds`, the others to 64 runs.
+        receipts: Profile each contender afterwards.
+        seed: Of the order and the inputs.
+    """
+    samples: dict[str, Sample] = {}
+    with ExitStack() as stack:
+        rivals: dict[str, Contender] = {}
+        for name, artifact in artifacts.items():
+            watcher().step("starting engines", len(rivals) + 1, len(artifacts))
+            rivals[name] = stack.enter_context(Contender(artifact, files, seed=seed))
+            samples[name] = Sample(facts=dict(rivals[name].facts))
+            samples[name].steady = bool(rivals[name].warm_up(limit_s=min(60.0, limit_s / 4))["steady"])
+        rng = random.Random(seed)  # noqa: S311 - an order, no secret
+        for k, span in enumerate(spans):
+            done = _enough(runs, seconds) if k == 0 else _enough(64, 0)
+            _bursts(rivals, samples, span, done, limit_s, rng)
+        if receipts:
+            for name, rival in rivals.items():
+                samples[name].receipt = rival.receipt()
+    return samples
+
+
+def _enough(runs: int, seconds: float) -> Callable[[list[float]], float]:
+    """Return a function that gives the share of the work a sample has done, 1.0 when all."""
+
+    def share(sample: list[float]) -> float:
+        by_time = sum(sample) / 1000 / seconds if seconds else 1.0
+        return min(len(sample) / runs, by_time, 1.0)
+
+    return share
+
+
+def _bursts(
+    rivals: Mapping[str, Contender],
+    samples: Mapping[str, Sample],
+    span: str,
+    done: Callable[[list[float]], float],
+    limit_s: float,
+    rng: random.Random,
+) -> None:
+    """Let the rivals take turns at one span until each has enough."""
+    began = time.monotonic()
+    while time.monotonic() - began < limit_s:
+        waiting = [n for n in rivals if done(samples[n].spans.setdefault(span, [])) < 1.0]
+        if not waiting:
+            return
+        order = list(rivals)
+        rng.shuffle(order)
+        for name in order:
+            found = rivals[name].run(span, BURST)
+            samples[name].spans[span].extend(found)
+        share = min(done(samples[n].spans[span]) for n in rivals)
+        watcher().step(f"measuring {span}", round(share * 100), 100)

@@ -1,0 +1,59 @@
+"""Draw the inputs of a timing loop from real frames, or from a seed where there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.core.records import Contract
+from edgekit.frames.images import read_image
+from edgekit.frames.prepare import prepare
+
+_POOL = 16
+
+
+class Inputs:
+    """Gives each run its own input: a seeded draw with replacement, prepared outside the timer."""
+
+    def __init__(self, contract: Contract, files: Sequence[Path], *, seed: int) -> None:
+        self._contract = contract
+        self._rng = np.random.default_rng(seed)
+        self.frames = [read_image(p) for p in files]
+        self._made = [] if self.frames else [self._random() for _ in range(_POOL)]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image input in pixels."""
+        shape = self._contract.inputs[0].shape
+        return shape[2], shape[3]
+
+    def frame(self) -> NDArray[np.uint8]:
+        """Return one of the frames."""
+        return self.frames[int(self._rng.integers(len(self.frames)))]
+
+    def draw(self) -> dict[str, NDArray[Any]]:
+        """Return the inputs of one run by name."""
+        if not self.frames:
+            return self._made[int(self._rng.integers(len(self._made)))]
+        assert self._contract.frames
+        tensor, _ = prepare(self.frame(), self._contract.frames, self.size)
+        return {self._contract.inputs[0].name: tensor}
+
+    def _random(self) -> dict[str, NDArray[Any]]:
+        return random_inputs(self._contract, self._rng)
+
+
+def random_inputs(contract: Contract, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """Return one set of random inputs: floats from a normal distribution, integers 0 or 1."""
+    made: dict[str, NDArray[Any]] = {}
+    for spec in contract.inputs:
+        dtype = np.dtype(spec.dtype)
+        if dtype.kind == "f":
+            made[spec.name] = rng.standard_normal(spec.shape, np.float32).astype(dtype)
+        else:
+            made[spec.name] = rng.integers(0, 2, spec.shape).astype(dtype)
+    return made

@@ -1,0 +1,126 @@
+"""Time one artifact in a process of its own, on orders that come as JSON lines.
+
+Run as `python -m edgekit.measure.worker`. Only this process holds the engine: an idle engine's
+threads would slow another one in the same process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.errors import EdgekitError
+from edgekit.core.plugins import pick
+from edgekit.core.records import Artifact, Contract
+from edgekit.core.wire import artifact_from, contract_from
+from edgekit.measure.inputs import Inputs
+from edgekit.measure.memory import peak_mb
+from edgekit.measure.steady import warm
+
+# Runs that are thrown away after a pause: caches and clocks come back within them.
+_AFTER_PAUSE = 3
+
+
+class Worker:
+    """One open session and its inputs."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        began = time.perf_counter_ns()
+        self.contract: Contract = contract_from(order["artifact"]["contract"])
+        self.artifact: Artifact = artifact_from(order["artifact"])
+        self.backend = pick("backends", self.artifact.backend, what="backend")
+        self.inputs = Inputs(self.contract, [Path(p) for p in order["files"]], seed=order["seed"])
+        before_mb, loaded = peak_mb(), time.perf_counter_ns()
+        self.session = self.backend.open(self.artifact)
+        opened = time.perf_counter_ns()
+        self.session.infer(self.inputs.draw())
+        first = time.perf_counter_ns()
+        self.session.infer(self.inputs.draw())
+        second = time.perf_counter_ns()
+        self.facts = {
+            "inputs_ms": (loaded - began) / 1e6,
+            "load_ms": (opened - loaded) / 1e6,
+            "first_ms": (first - opened) / 1e6,
+            "second_ms": (second - first) / 1e6,
+            "memory_mb": peak_mb() - before_mb,
+        }
+
+    def run(self, span: str, count: int) -> list[float]:
+        """Return `count` latencies in milliseconds of one span."""
+        once = {"model": self._model, "model+copies": self._copies, "frame_to_result": self._frame}[span]
+        for _ in range(_AFTER_PAUSE):
+            once()
+        return [once() for _ in range(count)]
+
+    def warm_up(self, least_s: float, limit_s: float) -> dict[str, Any]:
+        """Run until steady; say how many runs it took and whether it ever was."""
+        began, samples = time.monotonic(), [self._model()]
+        while not warm(samples, time.monotonic() - began, least_s=least_s):
+            if time.monotonic() - began > limit_s:
+                return {"runs": len(samples), "steady": False}
+            samples.append(self._model())
+        return {"runs": len(samples), "steady": True}
+
+    def _model(self) -> float:
+        self.session.stage(self.inputs.draw())
+        began = time.perf_counter_ns()
+        self.session.run_staged()
+        return (time.perf_counter_ns() - began) / 1e6
+
+    def _copies(self) -> float:
+        given = self.inputs.draw()
+        began = time.perf_counter_ns()
+        self.session.infer({k: v.copy() for k, v in given.items()})
+        return (time.perf_counter_ns() - began) / 1e6
+
+    def _frame(self) -> float:
+        from edgekit.frames.prepare import prepare  # noqa: PLC0415 - models without frames do without
+
+        frame, spec = self.inputs.frame(), self.contract.frames
+        assert spec is not None
+        answers = pick("answers", self.contract.answers.task, what="task")
+        name = self.contract.inputs[0].name
+        began = time.perf_counter_ns()
+        tensor, place = prepare(frame, spec, self.inputs.size)
+        answers.answer(self.session.infer({name: tensor}), self.contract.answers, place)
+        return (time.perf_counter_ns() - began) / 1e6
+
+    def receipt(self) -> list[dict[str, Any]]:
+        """Return each layer as it ran, as plain rows."""
+        rows = self.backend.receipt(self.artifact, self.inputs.draw())
+        return [vars(r) for r in rows]
+
+
+def _answer(worker: Worker | None, order: dict[str, Any]) -> tuple[Worker | None, Any]:
+    if order["do"] == "open":
+        worker = Worker(order)
+        return worker, worker.facts
+    assert worker is not None
+    if order["do"] == "warm":
+        return worker, worker.warm_up(order["least_s"], order["limit_s"])
+    if order["do"] == "run":
+        return worker, worker.run(order["span"], order["count"])
+    return worker, worker.receipt()
+
+
+def main() -> None:
+    """Answer orders from stdin until it ends; engines may print, so stdout is kept apart."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    worker: Worker | None = None
+    for line in sys.stdin:
+        try:
+            worker, value = _answer(worker, json.loads(line))
+            reply = {"ok": value}
+        except EdgekitError as error:
+            reply = {"error": error.message, "hint": error.hint, "kind": type(error).__name__}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Build torch modules: ultralytics' architectures and checkpoints, or a user's function."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.errors import MissingError, RecipeError
+from edgekit.core.lazy import need
+from edgekit.core.records import Answers, Frames
+from edgekit.models.records import Declared, Source
+
+_AGPL = "AGPL-3.0 (made with ultralytics)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A torch module in eval mode, ready to trace, with what it declares."""
+
+    module: Any
+    declared: Declared
+    stride: int
+
+
+def build(source: Source, *, seed: int = 0) -> Loaded:
+    """Return the torch module of a source; weights that are not given are random from `seed`.
+
+    Raises:
+        RecipeError: The file or function cannot be used.
+        MissingError: torch or ultralytics is not installed.
+    """
+    torch = need("torch", extra="train", why=f"load {source.what}")
+    torch.manual_seed(seed)
+    if source.kind == "function":
+        return _function(source)
+    return _ultralytics(source)
+
+
+def _ultralytics(source: Source) -> Loaded:
+    """Return an ultralytics model: exporter settings on its head, BatchNorm still separate."""
+    ultralytics = need("ultralytics", extra="train", why=f"load {source.what}")
+    name = source.settings.get("architecture") or str(source.path)
+    try:
+        if source.settings.get("architecture"):
+            model = _fresh(name, int(source.settings["nc"]), source.settings["weights"])
+            task = "detect" if "-" not in name else str(ultralytics.YOLO(name).task)
+            names = {k: str(k) for k in range(int(source.settings["nc"]))}
+        else:
+            wrapped = ultralytics.YOLO(name)
+            model, task, names = wrapped.model, str(wrapped.task), dict(wrapped.names)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, EOFError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:240]
+        raise RecipeError(
+            f"{source.what}: ultralytics {ultralytics.__version__} cannot load it: {line}",
+            hint="Check that it is an ultralytics checkpoint or architecture.",
+        ) from error
+    model = model.float().eval()
+    stride = int(model.stride.max()) if hasattr(model, "stride") else 32
+    classes = tuple(str(names[k]) for k in sorted(names))
+    return Loaded(module=model, declared=_declared(task, classes), stride=stride)
+
+
+def _fresh(architecture: str, nc: int, weights: str) -> Any:
+    """Return an architecture with the weights of a safetensors file, else random ones."""
+    tasks = need("ultralytics.nn.tasks", extra="train")
+    model = tasks.DetectionModel(architecture, nc=nc, verbose=False)
+    if weights:
+        tensors = need("safetensors.torch", extra="train").load_file(weights)
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    return model
+
+
+def _declared(task: str, classes: tuple[str, ...]) -> Declared:
+    if task == "detect":
+        answers = Answers(task="detect", layout="yolov8", classes=classes)
+        return Declared(answers=answers, frames=Frames(), licence=_AGPL)
+    if task == "classify":
+        answers = Answers(task="classify", classes=classes)
+        return Declared(answers=answers, frames=Frames(resize="crop"), licence=_AGPL)
+    return Declared(licence=_AGPL)
+
+
+def for_export(module: Any) -> Any:
+    """Return the module with BatchNorm folded and heads set to give one tensor."""
+    if hasattr(module, "fuse") and hasattr(module, "stride"):
+        module = module.fuse(verbose=False)
+        for part in module.modules():
+            if hasattr(part, "export") and hasattr(part, "dynamic"):
+                part.export, part.format, part.dynamic = True, "onnx", True
+            elif type(part).__name__ == "Classify":
+                part.export = True
+    return module
+
+
+def _function(source: Source) -> Loaded:
+    where, _, name = str(source.settings["function"]).partition(":")
+    try:
+        made = getattr(importlib.import_module(where), name)()
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"model.function: {source.what}: {error}", hint="Check the name.") from error
+    torch = need("torch", extra="train")
+    if not isinstance(made, torch.nn.Module):
+        raise RecipeError(
+            f"model.function: {source.what} gave {type(made).__name__}, no torch.nn.Module",
+            hint="Let it return the module.",
+        )
+    return Loaded(module=made.float().eval(), declared=Declared(), stride=1)
+
+
+def counts(name: str, *, nc: int, imgsz: int) -> dict[str, float]:
+    """Return parameters and GFLOPs of an architecture, unfused and fused, as ultralytics counts them.
+
+    Raises:
+        MissingError: torch or ultralytics is not installed.
+    """
+    need("ultralytics", extra="train", why="count an architecture")
+    utils = need("ultralytics.utils.torch_utils", extra="train")
+    path = Path(f"{name}.yaml")
+    model = _fresh(str(path), nc, "").eval()
+    found: dict[str, float] = {}
+    for state in ("unfused", "fused"):
+        if state == "fused":
+            model = model.fuse(verbose=False)
+        gflops = utils.get_flops(model, imgsz)
+        if not gflops:
+            raise MissingError("ultralytics-thop is not installed", hint="Run: pip install ultralytics-thop")
+        found[f"params_{state}"] = sum(p.numel() for p in model.parameters())
+        found[f"gflops_{state}"] = round(float(gflops), 3)
+    return found

@@ -1,0 +1,5 @@
+"""What an app uses: open a bundle, pick the variant, run it."""
+
+from edgekit.runtime.load import Model, load
+
+__all__ = ["Model", "load"]

@@ -1,0 +1,160 @@
+"""Open a bundle for use: verify it, pick the variant for this machine, run frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.backends.protocol import Session
+from edgekit.bundle.manifest import Variant
+from edgekit.bundle.read import Bundle, open_bundle
+from edgekit.core.errors import ContractError, MissingError, RecipeError
+from edgekit.core.plugins import pick
+from edgekit.core.records import Contract
+from edgekit.frames.prepare import check_frame, prepare
+from edgekit.machine.probe import passport
+
+
+class Model:
+    """An open model; a context manager.
+
+    Attributes:
+        contract: What it takes and gives, with the declared pre- and post-processing.
+        variant: The variant in use.
+        why: Why this variant, in one line.
+        signature: "none", "not checked", or "good".
+    """
+
+    def __init__(self, bundle: Bundle, variant: Variant, why: str, threads: int | None) -> None:
+        self._bundle = bundle
+        self.contract: Contract = bundle.manifest.contract
+        self.variant, self.why, self.signature = variant, why, bundle.signature
+        artifact = variant.artifact(bundle.folder, self.contract)
+        if threads is not None:
+            options = {**artifact.options, "threads": threads}
+            artifact = type(artifact)(**{**vars(artifact), "options": options})
+        backend = pick("backends", variant.backend, what="backend")
+        self._session: Session = backend.open(artifact)
+        self._answers = None
+        if self.contract.frames and self.contract.answers.task != "raw":
+            self._answers = pick("answers", self.contract.answers.task, what="task")
+
+    def __enter__(self) -> Model:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Free the engine and what was unpacked."""
+        self.close()
+
+    def close(self) -> None:
+        """Free the engine and what was unpacked."""
+        self._session.__exit__()
+        self._bundle.close()
+
+    def __call__(self, frame: NDArray[np.uint8]) -> Any:
+        """Return the answers for one BGR uint8 (H, W, 3) frame: `Detections` or `Ranking`.
+
+        Raises:
+            RecipeError: The frame is no BGR image, or the model declares no pre- and post-processing.
+        """
+        if self._answers is None or self.contract.frames is None:
+            raise RecipeError(
+                f"{self._bundle.manifest.name}: declares no pre- and post-processing",
+                hint="Use model.run({name: array}) and read the arrays.",
+            )
+        shape = self.contract.inputs[0].shape
+        tensor, placement = prepare(check_frame(frame), self.contract.frames, (shape[2], shape[3]))
+        outputs = self._session.infer({self.contract.inputs[0].name: tensor})
+        return self._answers.answer(outputs, self.contract.answers, placement)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the model's outputs by name.
+
+        Args:
+            inputs: One array for each input of `contract.inputs`, its shape and dtype.
+
+        Raises:
+            RecipeError: A name, shape or dtype is not the contract's.
+        """
+        for spec in self.contract.inputs:
+            value = inputs.get(spec.name)
+            found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else "nothing"
+            if found != f"{np.dtype(spec.dtype)} {spec.shape}":
+                raise RecipeError(
+                    f"input {spec.name!r}: {found} given, {spec.dtype} {spec.shape} wanted",
+                    hint="See model.contract.inputs.",
+                )
+        if extra := sorted(set(inputs) - {s.name for s in self.contract.inputs}):
+            raise RecipeError(f"no input {extra[0]!r}", hint="See model.contract.inputs.")
+        return self._session.infer(inputs)
+
+
+def load(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    threads: int | None = None,
+    trusted_key: str | Path | None = None,
+) -> Model:
+    """Return the model of a bundle, verified and ready to run on this machine.
+
+    Args:
+        path: A bundle folder or `.ekb` file.
+        variant: Name of the variant to use; None takes the best one that suits this machine.
+        threads: Threads of the engine; None takes what the bundle was measured with.
+        trusted_key: PEM file with the public key that must have signed the bundle.
+
+    Raises:
+        RecipeError: No bundle at `path`, or no variant of that name.
+        VerificationError: The bundle or its signature does not verify.
+        ContractError: No variant suits this machine.
+        MissingError: The engine asked for is not installed.
+    """
+    bundle = open_bundle(Path(path), trusted_key=Path(trusted_key) if trusted_key else None)
+    try:
+        chosen, why = _choose(bundle, variant)
+        return Model(bundle, chosen, why, threads)
+    except BaseException:
+        bundle.close()
+        raise
+
+
+def _choose(bundle: Bundle, name: str | None) -> tuple[Variant, str]:
+    """Return the first variant whose fingerprint this machine has, and why not an earlier one."""
+    machine = passport()
+    if name is not None:
+        for variant in bundle.manifest.variants:
+            if variant.name == name:
+                if reason := refusal(variant, machine):
+                    raise MissingError(f"variant {name}: {reason}", hint="Choose another variant.")
+                return variant, "asked for"
+        names = ", ".join(v.name for v in bundle.manifest.variants)
+        raise RecipeError(f"{bundle.manifest.name}: no variant {name!r}", hint=f"There are: {names}.")
+    reasons = []
+    for variant in bundle.manifest.variants:
+        reason = refusal(variant, machine)
+        if not reason:
+            return variant, "; ".join([*reasons, f"{variant.name} suits"])
+        reasons.append(f"{variant.name}: {reason}")
+    missing = all("not installed" in r for r in reasons)
+    raise (MissingError if missing else ContractError)(
+        f"{bundle.manifest.name}: no variant suits this machine ({'; '.join(reasons)})",
+        hint="Install one of the engines, or compile for this device.",
+    )
+
+
+def refusal(variant: Variant, machine: Mapping[str, Any]) -> str:
+    """Return why a variant does not suit a machine, empty when it does."""
+    wanted = variant.needs.get("arch", [])
+    if wanted and machine["arch"] not in wanted:
+        return f"made for {' or '.join(wanted)}, this is {machine['arch']}"
+    if variant.engine != "in-bundle":
+        return "its engine is built on the device"
+    backend = pick("backends", variant.backend, what="backend")
+    found: str = backend.refusal(machine)
+    return found
