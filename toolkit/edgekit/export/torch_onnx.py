@@ -17,7 +17,9 @@ from edgekit.core.lazy import need
 TOLERANCE = 1e-3
 
 
-def to_onnx(module: Any, shape: Sequence[int], *, opset: int, input_name: str = "images") -> Any:
+def to_onnx(
+    module: Any, shape: Sequence[int], *, opset: int, input_name: str = "images", free_size: bool = False
+) -> Any:
     """Return the ModelProto of `module` traced on zeros of `shape`.
 
     Args:
@@ -25,6 +27,7 @@ def to_onnx(module: Any, shape: Sequence[int], *, opset: int, input_name: str = 
         shape: Of its one input, batch first.
         opset: ONNX opset.
         input_name: Name of the input.
+        free_size: Leave height and width of the input free.
     """
     torch, onnx = need("torch", extra="train"), need("onnx", extra="host")
     example, buffer = torch.zeros(*shape), io.BytesIO()
@@ -36,6 +39,7 @@ def to_onnx(module: Any, shape: Sequence[int], *, opset: int, input_name: str = 
         torch.onnx.export(
             module, (example,), buffer, opset_version=opset, dynamo=False,
             input_names=[input_name], output_names=names,
+            dynamic_axes={input_name: {2: "height", 3: "width"}} if free_size else None,
         )  # fmt: skip
     return onnx.load_from_string(buffer.getvalue())
 

@@ -13,10 +13,7 @@ from edgekit.lowering.qdq import Style, write_qdq
 # ONNX Runtime's CPU kernels are uint8: activations with zero points, outputs and biases quantized,
 # and the operators between convolutions too, so that tensors stay in int8 from layer to layer.
 _SPREAD = frozenset({"Sigmoid", "Mul", "Add", "Concat", "MaxPool", "Resize", "Slice", "Split", "Reshape"})
-_STYLES = {
-    "": Style(unsigned=True, full=True, spread=_SPREAD, biases=True),
-    "float-silu": Style(unsigned=True, biases=True),
-}
+_STYLES = {"": Style(unsigned=True, full=True, spread=_SPREAD, biases=True)}
 
 
 class OnnxRuntimeLowering:

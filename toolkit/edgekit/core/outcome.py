@@ -1,0 +1,215 @@
+"""What a compile found out, as records: latencies, accuracy, receipts, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgekit.core.records import LayerRun, Predicted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tail:
+    """One percentile of a measured latency.
+
+    Attributes:
+        share: 0.9 for p90.
+        plain_ms: The plain sample percentile.
+        bound_ms: Upper bound with 99 % confidence (MLPerf early stopping); None where the sample
+            cannot carry one.
+        need: Runs a bound needs.
+        have: Runs there are.
+    """
+
+    share: float
+    plain_ms: float
+    bound_ms: float | None
+    need: int
+    have: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """A measured latency of one span.
+
+    Attributes:
+        span: "model", "model+copies" or "frame_to_result".
+        runs: Sample size.
+        label: "stable", "noisy" or "unstable".
+        tails: Percentiles, p50 first.
+        samples_ms: Single runs in order, rounded to a microsecond.
+    """
+
+    span: str
+    runs: int
+    label: str
+    tails: tuple[Tail, ...]
+    samples_ms: tuple[float, ...] = ()
+
+    @property
+    def median_ms(self) -> float:
+        """The plain median."""
+        return self.tails[0].plain_ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Accuracy of one artifact, judged by the code an app runs.
+
+    Attributes:
+        metric: map50 or map50_95.
+        value: A share from 0 to 1.
+        drop: Of float32 on the same images, positive where this one is worse; None for the reference.
+        interval: 95 % interval of the drop, paired bootstrap over images.
+        scores: All scores by name.
+        by_class: AP at IoU 0.5 by class.
+        by_size: AP at IoU 0.5 by object size in pixels.
+        images: How many images were judged.
+        where: What it was judged on, in words.
+    """
+
+    metric: str
+    value: float
+    drop: float | None = None
+    interval: tuple[float, float] | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    by_class: Mapping[str, float] = field(default_factory=dict)
+    by_size: Mapping[str, float] = field(default_factory=dict)
+    images: int = 0
+    where: str = "this machine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantOutcome:
+    """What was found out about one variant; what was not measured stays None or empty.
+
+    Attributes:
+        name: Such as "openvino-int8".
+        style: Which of the backend's ways to write int8.
+        size_mb: Of its files.
+        predicted: Latency that was not measured.
+        memory_mb: Growth of the process's peak memory by loading and the first runs.
+        parity: Largest relative output error against the float32 reference on real samples.
+        share: Of the time spent in layers planned below float32, the part that ran as planned.
+        note: Why it went no further, empty for a full measurement.
+    """
+
+    name: str
+    backend: str
+    precision: str
+    style: str = ""
+    size_mb: float = 0.0
+    latencies: tuple[Latency, ...] = ()
+    predicted: Predicted | None = None
+    accuracy: Accuracy | None = None
+    memory_mb: float | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    steady: bool = True
+    parity: float | None = None
+    receipt: tuple[LayerRun, ...] = ()
+    share: float | None = None
+    note: str = ""
+
+    def latency(self, span: str = "model") -> Latency | None:
+        """Return the measured latency of a span, None where it was not measured."""
+        return next((x for x in self.latencies if x.span == span), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One gate, judged.
+
+    Attributes:
+        gate: Its key in the recipe.
+        limit: The recipe's limit.
+        found: The value judged, in words.
+        state: "pass", "fail", "not measured" or "not judged".
+        detail: What was compared with what.
+        exit_code: What a failure ends with, 3 or 4.
+    """
+
+    gate: str
+    limit: float
+    found: str
+    state: str
+    detail: str = ""
+    exit_code: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class WayIn:
+    """Something that would be nearer to a missed latency gate.
+
+    Attributes:
+        what: Such as "imgsz 416".
+        latency: In words, with "measured" or "predicted".
+        ms: The same as a number.
+        accuracy: In words, empty where it was not measured.
+        fits: Whether it keeps the gate.
+    """
+
+    what: str
+    ms: float
+    latency: str
+    accuracy: str = ""
+    fits: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Everything one compile found out.
+
+    Attributes:
+        name: Of the bundle.
+        device: Profile asked for.
+        measured_on: Passport of the machine that was measured; empty where nothing was.
+        model: Facts of the network: source, parameters, GFLOPs, inputs.
+        variants: All that were tried, the chosen one first.
+        chosen: Name of the default variant.
+        reference: Name of the float32 variant of the same engine.
+        verdicts: Every gate.
+        ways_in: What would be nearer, where a latency gate failed.
+        speedup: Ratio of medians against the reference on alternating runs, with its spread.
+        passes: Facts of each pass by name.
+        notes: What a person should know: units without a backend, warnings of the data lint.
+        recipe: The recipe as it was used, as JSON knows it.
+        bench: Mode.
+        pictures: Frames with drawn detections, JPEG bytes in base64, for the report.
+    """
+
+    name: str
+    device: str
+    title: str
+    measured_on: Mapping[str, Any]
+    model: Mapping[str, Any]
+    variants: tuple[VariantOutcome, ...]
+    chosen: str
+    reference: str
+    verdicts: tuple[Verdict, ...]
+    ways_in: tuple[WayIn, ...] = ()
+    speedup: tuple[float, float, float] | None = None
+    passes: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    bench: str = ""
+    when: str = ""
+    pictures: tuple[str, ...] = ()
+
+    def variant(self, name: str) -> VariantOutcome:
+        """Return the variant of that name."""
+        return next(v for v in self.variants if v.name == name)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code the verdicts ask for: 4 before 3, 0 where none failed."""
+        codes = {v.exit_code for v in self.verdicts if v.state == "fail"}
+        return max(codes, default=0)
+
+    @property
+    def words(self) -> str:
+        """The verdict in one word or two."""
+        if self.exit_code:
+            return "fail"
+        return "pass, not measured" if any(v.state == "not measured" for v in self.verdicts) else "pass"

@@ -1,0 +1,48 @@
+"""What every gate can do, and what it judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edgekit.core.outcome import VariantOutcome, Verdict
+from edgekit.core.plugins import family
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What was found about the chosen variant.
+
+    Attributes:
+        chosen: The variant that is judged.
+        reference: float32 on the same engine.
+        speedup: Ratio of medians on alternating runs with its 95 % interval; None if not measured.
+        why_no_accuracy: Why accuracy could not be judged; empty where it could.
+        why_no_device: Why nothing was measured on the device; empty where it was.
+    """
+
+    chosen: VariantOutcome
+    reference: VariantOutcome | None = None
+    speedup: tuple[float, float, float] | None = None
+    why_no_accuracy: str = ""
+    why_no_device: str = ""
+
+
+class Gate(Protocol):
+    """Judges one kind of limit.
+
+    Attributes:
+        keys: The recipe keys it answers for, with what each means.
+    """
+
+    keys: Mapping[str, str]
+
+    def judge(self, key: str, limit: float, evidence: Evidence) -> Verdict:
+        """Return the verdict; a limit that could not be checked is "not measured" or "not judged"."""
+
+
+def gate_keys() -> dict[str, Gate]:
+    """Return every gate key that a recipe may use, with the gate that judges it."""
+    gates: dict[str, Any] = family("gates")
+    return {key: gate for gate in gates.values() for key in gate.keys}

@@ -1,0 +1,74 @@
+"""What every compression pass can do, and what it may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.core.records import Network, QuantPlan
+
+Arrays = Mapping[str, NDArray[np.generic]]
+Candidate = tuple[Network, QuantPlan | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a pass may ask for; the job gives it, so that no pass imports upwards.
+
+    Attributes:
+        out: Empty folder for the files the pass writes.
+        samples: Gives the calibration inputs anew at each call, one mapping a sample.
+        digest: SHA-256 over the calibration samples.
+        seed: Of every draw.
+        score: Accuracy of a candidate on labelled training images that calibration did not use, as a
+            share from 0 to 1; None where there are no labels.
+        time: Median latency in milliseconds of each candidate, measured in one contest.
+    """
+
+    out: Path
+    samples: Callable[[], Iterable[Arrays]] | None = None
+    digest: str = ""
+    seed: int = 0
+    score: Callable[[Candidate], float] | None = None
+    time: Callable[[Sequence[Candidate]], list[float]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a pass did.
+
+    Attributes:
+        network: The network afterwards.
+        changed: Whether anything changed; the job checks it against the files' digests and the plan.
+        facts: What a person should know, as JSON knows it.
+        plan: The quantization plan, where the pass made one.
+    """
+
+    network: Network
+    changed: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    plan: QuantPlan | None = None
+
+
+class Pass(Protocol):
+    """One compression pass.
+
+    Attributes:
+        works_on: "torch" or "onnx".
+        settings: Its frozen dataclass of settings, flat, a default each.
+        needs_samples: Whether it cannot do without calibration samples.
+        summary: One line for lists.
+    """
+
+    works_on: str
+    settings: type
+    needs_samples: bool
+    summary: str
+
+    def run(self, network: Network, settings: Any, context: Context) -> Change:
+        """Return the changed network; inputs and outputs keep their contract."""

@@ -1,0 +1,187 @@
+"""Decide which layers run in int8, with which ranges, and which stay in float to keep accuracy."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from edgekit.calibration.errors import alone_errors
+from edgekit.calibration.layers import choices, float_tensors
+from edgekit.calibration.ranges import observe
+from edgekit.core.errors import RecipeError
+from edgekit.core.lazy import need
+from edgekit.core.records import LayerChoice, Network, QuantPlan
+from edgekit.graph.onnx_file import read_onnx
+from edgekit.lowering.qdq import Style, write_qdq
+from edgekit.passes.protocol import Change, Context, Pass
+
+# Labels are not needed to rank layers, and beyond 64 images the order no longer changed.
+_RANKING_SAMPLES = 64
+_ACCURACY_RUNS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of quantize-int8.
+
+    Attributes:
+        max_drop: Largest accuracy drop on unseen training images, a share from 0 to 1; empty sets no
+            guard. Layers are kept in float, the fewest that suffice, until it holds.
+        ranges: `typical` takes the mean of the samples' extremes, `extremes` the outermost values.
+        keep_float: Name patterns (`/model.22/*`) of layers that stay in float.
+    """
+
+    max_drop: float | None = None
+    ranges: Literal["typical", "extremes"] = "typical"
+    keep_float: tuple[str, ...] = ()
+
+
+class QuantizeInt8:
+    """Leaves the ONNX in float and returns a plan; each lowering writes it for its engine."""
+
+    works_on = "onnx"
+    settings = Settings
+    needs_samples = True
+    summary = "int8 weights and activations, with an accuracy guard that keeps layers in float"
+
+    def run(self, network: Network, settings: Settings, context: Context) -> Change:
+        """Observe ranges, choose layers, and walk back from int8 where accuracy asks for it.
+
+        Raises:
+            RecipeError: Nothing can be quantized, or the graph is not float32.
+        """
+        if network.source.get("precision", "fp32") != "fp32":
+            raise RecipeError(
+                "passes.quantize-int8: the graph is in fp16 already", hint="Put quantize-int8 before to-fp16."
+            )
+        assert context.samples
+        model = _with_shapes(read_onnx(network.main.path))
+        layers = tuple(_kept(c, settings.keep_float) for c in choices(model))
+        if not any(c.precision == "int8" for c in layers):
+            raise RecipeError(
+                "passes.quantize-int8: no layer of this model can run in int8",
+                hint="Leave the pass out, or narrow keep_float.",
+            )
+        seen = observe(model, float_tensors(model), context.samples())
+        ranges = seen.typical() if settings.ranges == "typical" else seen.over_all()
+        plan = QuantPlan(ranges=ranges, layers=layers, calibration=context.digest)
+        facts: dict[str, Any] = {"int8_layers": len(plan.int8_layers()), "layers": len(layers)}
+        if settings.max_drop is not None and context.score:
+            plan, guard = _guard(network, model, plan, settings.max_drop, context)
+            facts["guard"] = guard
+        elif settings.max_drop is not None:
+            facts["guard"] = {"state": "not judged", "why": "there are no labelled training images"}
+        return Change(network=network, changed=True, facts=facts, plan=plan)
+
+
+def _with_shapes(model: Any) -> Any:
+    return need("onnx", extra="host").shape_inference.infer_shapes(model)
+
+
+def _kept(choice: LayerChoice, patterns: tuple[str, ...]) -> LayerChoice:
+    for pattern in patterns:
+        if choice.precision == "int8" and fnmatch.fnmatchcase(choice.name, pattern):
+            return replace(choice, precision="float", reason=f"keep_float {pattern}")
+    return choice
+
+
+def exempt(plan: QuantPlan, names: list[str], reason: str) -> QuantPlan:
+    """Return the plan with the named layers in float."""
+    chosen = frozenset(names)
+    layers = tuple(
+        replace(c, precision="float", reason=reason) if c.name in chosen else c for c in plan.layers
+    )
+    return replace(plan, layers=layers)
+
+
+def _guard(
+    network: Network, model: Any, plan: QuantPlan, max_drop: float, context: Context
+) -> tuple[QuantPlan, dict[str, Any]]:
+    """Return the plan that holds `max_drop` with the fewest exempted layers, and what was found."""
+    assert context.score
+    floor = context.score((network, None)) - max_drop
+    runs = {0: context.score((network, plan))}
+    facts: dict[str, Any] = {
+        "state": "held", "float": floor + max_drop, "int8": runs[0], "max_drop": max_drop, "exempted": [],
+    }  # fmt: skip
+    if runs[0] >= floor:
+        return plan, facts
+    ranking = _ranked(model, plan, context)
+    names = [n for n, _ in ranking]
+
+    def tried(count: int) -> float:
+        if count not in runs:
+            assert context.score
+            runs[count] = context.score((network, exempt(plan, names[:count], "accuracy guard")))
+        return runs[count]
+
+    count = fewest(tried, floor, len(names), _ACCURACY_RUNS)
+    if count is None:
+        facts["state"] = "missed"
+        count = max(runs, key=lambda c: runs[c])
+    chosen = exempt(plan, names[:count], "accuracy guard")
+    facts |= {"kept": runs[count], "runs": {str(k): v for k, v in sorted(runs.items())}}
+    facts["exempted"] = _prices(network, plan, ranking[:count], context)
+    return chosen, facts
+
+
+def fewest(tried: Any, floor: float, layers: int, budget: int) -> int | None:
+    """Return the fewest exemptions from the top of the ranking that reach `floor`, by bisection.
+
+    Doubles until one suffices, then bisects; at most `budget` accuracy runs. None where none did.
+
+    Args:
+        tried: Gives the accuracy with that many layers exempted.
+        floor: Accuracy to reach.
+        layers: Length of the ranking.
+        budget: Accuracy runs at most.
+    """
+    low, high, used = 0, None, 0
+    for count in itertools.takewhile(lambda c: c <= layers, (1, 4, 12, 32, layers)):
+        if used == budget or (high is not None):
+            break
+        used += 1
+        if tried(count) >= floor:
+            high = count
+        else:
+            low = count
+    while high is not None and high - low > 1 and used < budget:
+        middle = (low + high) // 2
+        used += 1
+        if tried(middle) >= floor:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _ranked(model: Any, plan: QuantPlan, context: Context) -> list[tuple[str, float]]:
+    """Return the int8 layers by the output error each causes alone, worst first."""
+    assert context.samples
+    style = Style(unsigned=True)
+
+    def alone(name: str) -> Any:
+        others = [n for n in plan.int8_layers() if n != name]
+        return write_qdq(model, exempt(plan, others, "ranking"), style)
+
+    samples = itertools.islice(context.samples(), _RANKING_SAMPLES)
+    errors = alone_errors(model, sorted(plan.int8_layers()), alone, samples)
+    return sorted(errors.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _prices(
+    network: Network, plan: QuantPlan, exempted: list[tuple[str, float]], context: Context
+) -> list[dict[str, Any]]:
+    """Return for each exempted layer the output error it caused and the latency its float run costs."""
+    rows: list[dict[str, Any]] = [{"layer": n, "output_error": e} for n, e in exempted]
+    if context.time and rows:
+        tried = [(network, plan), *((network, exempt(plan, [r["layer"]], "price")) for r in rows[:8])]
+        base, *others = context.time(tried)
+        for row, ms in zip(rows, others, strict=False):
+            row["latency_ms"] = ms - base
+    return rows
+
+
+PLUGIN: Pass = QuantizeInt8()
