@@ -1,1 +1,1 @@
-"""Device profiles and how they match a machine."""
+"""Device profiles: what a board is, and what edgekit can use on it."""

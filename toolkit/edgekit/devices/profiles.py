@@ -1,0 +1,172 @@
+"""Read device profiles: those that come with edgekit, and the user's own."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.errors import RecipeError
+from edgekit.core.places import config_home, shipped
+from edgekit.core.plugins import suggestion
+from edgekit.forms.read import Form, read_form
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """One fact of a device; certainty A (vendor) to D (from memory)."""
+
+    key: str
+    value: str
+    source: str = ""
+    certainty: str = "D"
+    unit: str = ""
+    condition: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """How a machine is recognised: regular expressions on the passport's facts, or always."""
+
+    arch: str = ""
+    board: str = ""
+    cpu: str = ""
+    always: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One profile as a file has it."""
+
+    title: str = ""
+    extends: str = ""
+    aliases: tuple[str, ...] = ()
+    arch: str = ""
+    backends: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    published: str = ""
+    match: Match | None = None
+    others: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+    facts: tuple[Fact, ...] = ()
+    ssh: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A device edgekit can compile for.
+
+    Attributes:
+        name: Its name.
+        title: For people.
+        aliases: Other names, those of published rows among them.
+        arch: Machine architecture, empty for any.
+        backends: Engines edgekit can use there, with the precisions to try.
+        published: Name by which published latencies know it.
+        match: How this machine is recognised as one.
+        others: Units without a backend, with the reason.
+        facts: With source and certainty.
+    """
+
+    name: str
+    title: str
+    aliases: tuple[str, ...]
+    arch: str
+    backends: Mapping[str, tuple[str, ...]]
+    published: str
+    match: Match
+    others: Mapping[str, str]
+    note: str
+    facts: tuple[Fact, ...]
+    own: bool = False
+
+    def is_machine(self, passport: Mapping[str, Any]) -> bool:
+        """Return whether the machine of that passport is this device."""
+        rule = self.match
+        asked = [(rule.arch, "arch"), (rule.board, "board"), (rule.cpu, "cpu")]
+        found = [bool(re.search(rule_, str(passport.get(key, "")))) for rule_, key in asked if rule_]
+        return rule.always or (bool(found) and all(found))
+
+    @property
+    def builds_engines(self) -> bool:
+        """Whether its first engine is built on the device itself."""
+        return next(iter(self.backends)) == "tensorrt"
+
+
+def own_file() -> Path:
+    """Return the path of the user's own devices file; it need not exist."""
+    return config_home() / "devices.yaml"
+
+
+@functools.cache
+def profiles() -> dict[str, Profile]:
+    """Return every profile by name.
+
+    Raises:
+        RecipeError: A devices file has faults; all are listed.
+    """
+    found: dict[str, Profile] = {}
+    for path, own in ((shipped("devices.yaml"), False), (own_file(), True)):
+        if own and not path.is_file():
+            continue
+        form = read_form(path)
+        for name, value in form.value.items():
+            if profile := _profile(form, str(name), value, found, own=own):
+                found[str(name)] = profile
+        form.refuse()
+    return found
+
+
+def _profile(form: Form, name: str, value: Any, known: dict[str, Profile], *, own: bool) -> Profile | None:
+    entry = form.record(Entry, value, (name,))
+    if entry is None:
+        return None
+    for key in ("arch", "board", "cpu"):
+        try:
+            re.compile(getattr(entry.match, key, "") or "")
+        except re.error as error:
+            form.fault((name, "match", key), f"is no regular expression ({error})")
+            return None
+    base = known.get(entry.extends)
+    if entry.extends and base is None:
+        form.fault((name, "extends"), f"no device {entry.extends!r}. {suggestion(entry.extends, known)}")
+        return None
+    if base is None and not entry.backends:
+        form.fault((name,), "needs `backends`, or `extends` with a profile that has some")
+        return None
+    if base is None:
+        return Profile(
+            name=name, title=entry.title or name, aliases=entry.aliases, arch=entry.arch,
+            backends=entry.backends, published=entry.published or name, match=entry.match or Match(),
+            others=entry.others, note=entry.note, facts=entry.facts, own=own,
+        )  # fmt: skip
+    given = {k: v for k, v in vars(entry).items() if v and k in vars(base) and k != "name"}
+    # A user's own board is this machine only where its own entry says so.
+    return replace(base, **{"aliases": (), "match": Match(), **given, "name": name, "own": own})
+
+
+def profile_of(name: str, *, where: str = "--device") -> Profile:
+    """Return the profile of a name or alias; a published row's "name (unit)" counts as its name.
+
+    Raises:
+        RecipeError: There is none.
+    """
+    bare = re.sub(r"\s*\(.*\)$", "", name)
+    for one in profiles().values():
+        if bare == one.name or bare in one.aliases:
+            return one
+    words = [w for p in profiles().values() for w in (p.name, *p.aliases)]
+    raise RecipeError(f"{where}: no device {name!r}", hint=suggestion(name, words))
+
+
+def refuse_backend(profile: Profile, backend: str, precision: str, *, where: str) -> str:
+    """Return why a device cannot take a backend or precision, empty when it can."""
+    if backend and backend not in profile.backends:
+        return f"{where}: {profile.name} has no {backend!r}. {suggestion(backend, profile.backends)}"
+    offered = {p for b, ps in profile.backends.items() for p in ps if backend in {"", b}}
+    if precision and precision not in offered:
+        return f"{where}: {profile.name} has no {precision!r}. {suggestion(precision, offered)}"
+    return ""
