@@ -121,16 +121,26 @@ def read_form(path: Path) -> Form:
     Raises:
         RecipeError: It is missing, unreadable, no UTF-8, no YAML, no mapping, or has a key twice.
     """
-    yaml = need("yaml", extra="host", why="read recipes")
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file", hint="Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})", hint="Give a UTF-8 text file.") from error
+    return form_of(text, path)
+
+
+def form_of(text: str, path: Path) -> Form:
+    """Return YAML text as a form; `path` stands in messages, it need not exist.
+
+    Raises:
+        RecipeError: It is no YAML, no mapping, or has a key twice.
+    """
+    yaml = need("yaml", extra="host", why="read recipes")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=loader)
+        value = yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1

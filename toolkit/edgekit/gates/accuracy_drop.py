@@ -25,6 +25,8 @@ class AccuracyDrop:
         if accuracy.where != "this machine":
             detail += f", on {accuracy.where}"
         state = "pass" if accuracy.drop <= limit else "fail"
+        if accuracy.simulated:
+            state = "not measured"
         return Verdict(gate=key, limit=limit, found=f"{accuracy.drop:+.4f}", state=state, detail=detail)
 
 

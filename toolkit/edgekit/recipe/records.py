@@ -83,7 +83,8 @@ class DataPart:
     """Real samples: for calibration, for accuracy, for the inputs of every timing.
 
     Attributes:
-        path: A `data.yaml` in YOLO layout, or a COCO JSON file with `images` beside it.
+        path: A `data.yaml` in YOLO layout, a COCO JSON file with `images` beside it (`{split}` in the
+            name stands for the split), or a set edgekit draws itself: uav-mini.
         calibration: Split calibration draws from.
         validation: Split accuracy is judged on.
         images: Folder of a COCO file's images; beside the file where empty.
@@ -92,7 +93,6 @@ class DataPart:
         metric: map50 or map50_95.
         seed: Of every draw.
         allow_random: Allow calibration on random numbers where there is no data.
-        made_by: Command that makes the data where `path` does not exist.
     """
 
     __pydantic_config__ = STRICT
@@ -106,7 +106,6 @@ class DataPart:
     metric: Literal["map50", "map50_95"] = "map50"
     seed: int = 0
     allow_random: bool = False
-    made_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,33 @@
+"""Say which code and which tools made a result, for cache keys and provenance."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from pathlib import Path
+
+from edgekit.core.digest import digest_bytes, digest_file, digest_value
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed version of each package, empty for one that is not there."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+@functools.cache
+def code() -> str:
+    """Return a digest over edgekit's own source, so that a changed edgekit repeats its steps."""
+    package = Path(__file__).resolve().parent.parent
+    files = sorted(p for p in package.rglob("*.py"))
+    return digest_value([[p.relative_to(package).as_posix(), digest_file(p)] for p in files])[:16]
+
+
+def short(text: str) -> str:
+    """Return the first 12 hex digits of a text's SHA-256."""
+    return digest_bytes(text.encode())[:12]

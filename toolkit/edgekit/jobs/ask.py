@@ -1,0 +1,87 @@
+"""What a compile was asked for, and where it works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.cache import StepCache
+from edgekit.core.errors import RecipeError
+from edgekit.devices.profiles import Profile
+from edgekit.recipe.check import Checked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One compile, as asked for.
+
+    Attributes:
+        checked: The recipe.
+        profile: The device.
+        passport: Of this machine.
+        cache: Where finished steps are kept.
+        out: Folder that gets `<recipe>-<device>/`.
+        precision: Only variants of this precision, empty for all.
+        imgsz: Image side in pixels, 0 for the recipe's.
+        quick: 200 validation images and the smoke bench.
+        require_measured: What was not measured or not judged fails.
+        sign_key: PEM file with an Ed25519 private key.
+    """
+
+    checked: Checked
+    profile: Profile
+    passport: dict[str, Any]
+    cache: StepCache
+    out: Path
+    precision: str = ""
+    imgsz: int = 0
+    quick: bool = False
+    require_measured: bool = False
+    sign_key: Path | None = None
+
+    @property
+    def here(self) -> bool:
+        """Whether the device is this machine, so that it is measured."""
+        return self.profile.is_machine(self.passport)
+
+    @property
+    def folder(self) -> Path:
+        """Where bundle and report go."""
+        return self.out / f"{self.checked.name}-{self.profile.name}"
+
+    @property
+    def mode(self) -> str:
+        """The bench mode."""
+        return "smoke" if self.quick else self.checked.recipe.bench.mode
+
+    @property
+    def side(self) -> int:
+        """Image side asked for, 0 for the model's own."""
+        return self.imgsz or self.checked.recipe.export.imgsz
+
+    @property
+    def only_precision(self) -> str:
+        """The one precision that is wanted, empty for any."""
+        return self.precision or str(self.checked.on(self.profile.name).get("precision", ""))
+
+    @property
+    def only_backend(self) -> str:
+        """The one backend that is wanted, empty for any."""
+        return str(self.checked.on(self.profile.name).get("backend", ""))
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse an output folder that holds something edgekit did not write.
+
+    Raises:
+        RecipeError: It does.
+    """
+    if not folder.exists():
+        return
+    ours = {"bundle", "report.html", "report.json", "report.md"}
+    if not folder.is_dir() or {p.name for p in folder.iterdir()} - ours:
+        raise RecipeError(
+            f"{folder}: is taken by something that edgekit did not write",
+            hint="Choose another folder with -o, or move that one away.",
+        )

@@ -1,0 +1,323 @@
+"""Choose the fastest variant that keeps its accuracy: by measuring here, or by prediction elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgekit.core.errors import ContractError, MissingError
+from edgekit.core.outcome import Accuracy, VariantOutcome
+from edgekit.core.plugins import pick
+from edgekit.core.records import Predicted
+from edgekit.export.torch_onnx import TOLERANCE
+from edgekit.jobs.accuracy import accuracy_of
+from edgekit.jobs.ask import Ask
+from edgekit.jobs.data import Data
+from edgekit.jobs.trial import Trial, held, latency, outputs_error, ratio, share_as_planned
+from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered, wanted_for
+from edgekit.measure.modes import MODES
+from edgekit.measure.percentiles import median
+
+_FIRST_RUNS, _SECOND_RUNS = 64, 128
+# What is further from the fastest than this after the first round goes no further.
+_NEAR = 1.5
+_FRAMES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen, and everything that was found on the way.
+
+    Attributes:
+        chosen: The default variant.
+        reference: Float32 of the same engine.
+        others: Further variants that go into the bundle.
+        outcomes: All variants, the chosen one first.
+        speedup: Against the reference, on alternating runs.
+        when: When the final measurement was made.
+    """
+
+    chosen: Lowered
+    reference: Lowered
+    others: tuple[Lowered, ...]
+    outcomes: tuple[VariantOutcome, ...]
+    speedup: tuple[float, float, float] | None = None
+    when: str = ""
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """What is known about one variant so far."""
+
+    lowered: Lowered
+    samples: tuple[float, ...] = ()
+    accuracy: Accuracy | None = None
+    parity: float | None = None
+    trial: Trial | None = None
+    note: str = ""
+    predicted: Predicted | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Field:
+    """Everything a choice looks at."""
+
+    ask: Ask
+    data: Data | None
+    detector: bool
+    found: dict[str, _Found] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[Path]:
+        """Frames that timings and parity draw from."""
+        return [s.path for s in self.data.calibration[:_FRAMES]] if self.data else []
+
+    def reference(self, one: Lowered) -> Lowered:
+        """Return float32 of the same engine and threads."""
+        w = one.wanted
+        same = Wanted(backend=w.backend, precision="fp32", threads=w.threads)
+        return self.found[same.name].lowered
+
+
+def choose(ask: Ask, networks: Networks, data: Data | None) -> Choice:
+    """Return the choice, measured on this machine.
+
+    Raises:
+        ContractError: A float32 variant does not give what the network gives.
+        MissingError: No engine of the device is installed here.
+    """
+    field_ = _open(ask, networks, data)
+    first = held(
+        ask, {n: f.lowered for n, f in field_.found.items()}, field_.files, round_name="all variants",
+        runs=_FIRST_RUNS,
+    )  # fmt: skip
+    for name, trial in first.by_name.items():
+        field_.found[name].samples = trial.spans["model"]
+    names = _second_round(field_)
+    chosen = _keeps_accuracy(field_, names)
+    return _final(field_, chosen)
+
+
+def _open(ask: Ask, networks: Networks, data: Data | None) -> _Field:
+    detector = networks.float32.contract.answers.task == "detect"
+    field_ = _Field(ask=ask, data=data, detector=detector)
+    for wanted in wanted_for(ask, networks):
+        if wanted.backend != "tensorrt":
+            field_.found[wanted.name] = _Found(lowered=lowered(ask, networks, wanted))
+    if not field_.found:
+        engines = " or ".join(ask.profile.backends)
+        raise MissingError(
+            f"{ask.profile.name}: neither of its engines is installed here ({engines})",
+            hint="Run: pip install 'edgekit[host]'",
+        )
+    return field_
+
+
+def _second_round(field_: _Field) -> list[str]:
+    """Measure those near the fastest again; return all names that may be chosen, fastest first."""
+    ask, found = field_.ask, field_.found
+    allowed = [n for n, f in found.items() if ask.only_precision in {"", f.lowered.wanted.precision}] or list(found)
+    fastest = min(median(found[n].samples) for n in allowed)
+    near = [n for n in allowed if median(found[n].samples) <= _NEAR * fastest]
+    again = held(
+        ask, {n: found[n].lowered for n in near}, field_.files, round_name="the nearest", runs=_SECOND_RUNS
+    )
+    for name in near:
+        found[name].samples += again.by_name[name].spans["model"]
+        _judge(field_, name)
+    far = [n for n in allowed if n not in near]
+    for name in found:
+        if name not in near:
+            found[name].note = f"more than {_NEAR} times slower than the fastest"
+    order = {n: median(found[n].samples) for n in (*near, *far)}
+    return [*sorted(near, key=order.__getitem__), *sorted(far, key=order.__getitem__)]
+
+
+def _judge(field_: _Field, name: str) -> None:
+    """Find parity and, with labels, the accuracy of one variant."""
+    one = field_.found[name]
+    reference = field_.reference(one.lowered)
+    one.parity = _parity(field_, one.lowered)
+    if field_.data and field_.detector:
+        own = one.lowered.digest == reference.digest
+        one.accuracy = accuracy_of(
+            field_.ask, field_.data, one.lowered, None if own else reference, simulated=False
+        )
+        if own:
+            one.accuracy = replace(one.accuracy, drop=0.0, interval=(0.0, 0.0))
+    one.note = ""
+
+
+def _parity(field_: _Field, one: Lowered) -> float:
+    """Return the output error against float32 in onnxruntime; float32 itself must keep to 1e-3."""
+    plain = next(f.lowered for f in field_.found.values() if f.lowered.wanted.precision == "fp32")
+    judge = next(
+        (
+            f.lowered
+            for f in field_.found.values()
+            if f.lowered.wanted.precision == "fp32" and f.lowered.wanted.backend == "onnxruntime"
+        ),
+        plain,
+    )
+    error = outputs_error(field_.ask, judge, one, field_.files)
+    if one.wanted.precision == "fp32" and not error <= TOLERANCE:
+        raise ContractError(
+            f"{one.wanted.plain}: its outputs differ from {judge.wanted.plain} by {error:.2e} of the largest value",
+            hint=f"{TOLERANCE:g} is allowed in float32. Report it with the model.",
+        )
+    return error
+
+
+def _keeps_accuracy(field_: _Field, names: Sequence[str]) -> str:
+    """Return the fastest variant within the accuracy gate; the one that loses least where none is."""
+    limit = field_.ask.checked.gates(field_.ask.profile.name).get("accuracy_drop")
+    judged = []
+    for name in names:
+        one = field_.found[name]
+        if limit is None or not field_.data or not field_.detector:
+            if one.parity is None:
+                _judge(field_, name)
+            return name
+        if one.accuracy is None:
+            _judge(field_, name)
+        assert one.accuracy
+        assert one.accuracy.drop is not None
+        if one.accuracy.drop <= limit:
+            return name
+        one.note = f"loses {one.accuracy.drop:.4f}, {limit:g} is allowed"
+        judged.append((one.accuracy.drop, name))
+    return min(judged)[1]
+
+
+def _final(field_: _Field, name: str) -> Choice:
+    """Measure the winner and its float32 reference in the recipe's mode, alternating."""
+    ask, one = field_.ask, field_.found[name]
+    reference = field_.reference(one.lowered)
+    same = reference.digest == one.lowered.digest
+    entrants = {"chosen": one.lowered} if same else {"chosen": one.lowered, "reference": reference}
+    mode = MODES[ask.mode]
+    image = one.lowered.artifact.contract.frames is not None and bool(field_.files)
+    with_answers = image and one.lowered.artifact.contract.answers.task != "raw"
+    spans = ("model", "model+copies", *(["frame_to_result"] if with_answers else []))
+    trials = held(
+        ask, entrants, field_.files, round_name=f"{ask.mode} bench", runs=mode.runs, seconds=mode.seconds,
+        limit_s=mode.limit_s, spans=spans, receipts=True,
+    )  # fmt: skip
+    one.trial = trials.by_name["chosen"]
+    speedup = None
+    if not same:
+        other = field_.found[reference.wanted.name]
+        other.trial = trials.by_name["reference"]
+        if other.parity is None:
+            other.parity = _parity(field_, reference)
+        speedup = ratio(other.trial.spans["model"], one.trial.spans["model"])
+    if field_.data and field_.detector and field_.found[reference.wanted.name].accuracy is None:
+        _judge(field_, reference.wanted.name)
+    others = _others(field_, one.lowered)
+    outcomes = [_outcome(field_, f) for f in field_.found.values() if f is not one]
+    outcomes.sort(key=lambda o: o.latencies[0].median_ms if o.latencies else 1e9)
+    return Choice(
+        chosen=one.lowered, reference=reference, others=others, speedup=speedup or (1.0, 1.0, 1.0),
+        outcomes=(_outcome(field_, one), *outcomes), when=trials.when,
+    )  # fmt: skip
+
+
+def _others(field_: _Field, chosen: Lowered) -> tuple[Lowered, ...]:
+    """Return for each other engine its fastest variant whose accuracy is proven, float32 at the least."""
+    found = []
+    limit = field_.ask.checked.gates(field_.ask.profile.name).get("accuracy_drop", 0.0)
+    for backend in field_.ask.profile.backends:
+        fits = [
+            f
+            for f in field_.found.values()
+            if f.lowered.wanted.backend == backend and (_proven(f, limit) or f.lowered.wanted.precision == "fp32")
+        ]
+        if fits and backend != chosen.wanted.backend:
+            best = min(fits, key=lambda f: median(f.samples))
+            if best.parity is None:
+                best.parity = _parity(field_, best.lowered)
+            found.append(best.lowered)
+    return tuple(found)
+
+
+def _proven(one: _Found, limit: float) -> bool:
+    return one.accuracy is not None and one.accuracy.drop is not None and one.accuracy.drop <= limit
+
+
+def _outcome(field_: _Field, one: _Found) -> VariantOutcome:
+    wanted, trial = one.lowered.wanted, one.trial
+    publishes = MODES[field_.ask.mode].publishes
+    if trial:
+        latencies = tuple(latency(ms, span, publishes) for span, ms in trial.spans.items())
+    else:
+        latencies = (latency(one.samples, "model", (0.5, 0.9)),) if one.samples else ()
+    return VariantOutcome(
+        name=wanted.plain, backend=wanted.backend, precision=wanted.precision, style=wanted.style,
+        threads=wanted.threads, size_mb=round(one.lowered.size_mb, 3), latencies=latencies,
+        predicted=one.predicted, accuracy=one.accuracy, parity=one.parity, note=one.note,
+        memory_mb=round(trial.facts["memory_mb"], 1) if trial else None,
+        load_ms=round(trial.facts["load_ms"], 1) if trial else None,
+        first_ms=round(trial.facts["first_ms"], 1) if trial else None,
+        steady=trial.steady if trial else True,
+        receipt=trial.receipt if trial else (),
+        share=share_as_planned(trial.receipt) if trial else None,
+    )  # fmt: skip
+
+
+def predicted_choice(
+    ask: Ask, networks: Networks, data: Data | None, predictions: Mapping[str, Predicted]
+) -> Choice:
+    """Return the choice for a device that is not this machine: the shortest prediction wins.
+
+    Args:
+        ask: The compile.
+        networks: After the passes.
+        data: Labelled images; accuracy is judged with the same engine here, or in a simulation.
+        predictions: Latency by variant name such as "tensorrt-int8".
+    """
+    field_ = _Field(ask=ask, data=data, detector=networks.float32.contract.answers.task == "detect")
+    for wanted in wanted_for(ask, networks):
+        first = pick("lowering", wanted.backend, what="backend").styles[0]
+        if wanted.precision != "int8" or wanted.style == first:
+            made = _Found(lowered=lowered(ask, networks, wanted), predicted=predictions.get(wanted.plain))
+            field_.found[wanted.name] = made
+    own = ask.only_backend or next(iter(ask.profile.backends))
+    pool = [f for f in field_.found.values() if f.lowered.wanted.backend == own or not ask.profile.builds_engines]
+    pool = [f for f in pool if ask.only_precision in {"", f.lowered.wanted.precision}] or pool
+    limit = ask.checked.gates(ask.profile.name).get("accuracy_drop")
+    for one in sorted(pool, key=lambda f: f.predicted.ms if f.predicted else 1e9):
+        chosen = one
+        _accuracy_elsewhere(field_, networks, one)
+        drop = one.accuracy.drop if one.accuracy else None
+        if limit is None or drop is None or drop <= limit:
+            break
+        one.note = f"loses {drop:.4f}, {limit:g} is allowed"
+    reference = field_.reference(chosen.lowered)
+    others = tuple(
+        f.lowered for f in field_.found.values()
+        if f.lowered.wanted.precision == "fp32" and f.lowered.wanted.backend not in {chosen.lowered.wanted.backend, "tensorrt"}
+    )  # fmt: skip
+    outcomes = [_outcome(field_, f) for f in field_.found.values() if f is not chosen]
+    return Choice(
+        chosen=chosen.lowered, reference=reference, others=others,
+        outcomes=(_outcome(field_, chosen), *outcomes),
+    )  # fmt: skip
+
+
+def _accuracy_elsewhere(field_: _Field, networks: Networks, one: _Found) -> None:
+    """Judge accuracy with the device's own engine here, or with a simulation of its int8."""
+    ask, wanted = field_.ask, one.lowered.wanted
+    if not field_.data or not field_.detector:
+        return
+    if wanted.backend != "tensorrt":
+        reference = field_.reference(one.lowered)
+        own = reference.digest == one.lowered.digest
+        one.accuracy = accuracy_of(ask, field_.data, one.lowered, None if own else reference, simulated=False)
+        if own:
+            one.accuracy = replace(one.accuracy, drop=0.0, interval=(0.0, 0.0))
+    elif wanted.precision == "int8":
+        # TensorRT's int8 is symmetric; OpenVINO's symmetric style computes the same sums here.
+        pair = [Wanted(backend="openvino", precision=p, style=s) for p, s in (("int8", "symmetric"), ("fp32", ""))]
+        int8, float32 = (lowered(ask, networks, w) for w in pair)
+        one.accuracy = accuracy_of(ask, field_.data, int8, float32, simulated=True)

@@ -1,0 +1,229 @@
+"""Load a recipe's model as a clean float32 ONNX graph with static shapes and a contract."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.core import versions
+from edgekit.core.digest import digest_file
+from edgekit.core.errors import RecipeError
+from edgekit.core.records import Answers, Contract, Frames, Graph, Network
+from edgekit.core.watch import watcher
+from edgekit.data.sample import Sample
+from edgekit.export.torch_onnx import check_parity, to_onnx
+from edgekit.forms.stored import restore, store
+from edgekit.frames.images import read_image
+from edgekit.frames.prepare import prepare
+from edgekit.graph.cost import cost_of
+from edgekit.graph.half import restore_half
+from edgekit.graph.onnx_file import inputs_of, metadata_of, outputs_of, read_onnx, save_onnx
+from edgekit.graph.static import fix_shapes, slim
+from edgekit.graph.walk import name_nodes
+from edgekit.jobs.ask import Ask
+from edgekit.models.declared import declared_by, detector_layout
+from edgekit.models.find import find_by_name, find_by_path, find_function
+from edgekit.models.records import Declared, Source
+
+# Real images that an export is compared on.
+_PARITY_IMAGES = 4
+_NO_SHAPE = (1, 3, 640, 640)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A model ready for passes.
+
+    Attributes:
+        network: Float32, one graph, static shapes.
+        params: Elements of weights.
+        gflops: 2 x multiply-adds of one inference, in 1e9.
+        activations_m: Elements that convolutions and products write, in 1e6.
+        licence: As the model declares it.
+        parity: Largest relative error of the export against torch; None for ONNX files.
+        other_sizes: Whether the model can be had at other image sizes.
+    """
+
+    network: Network
+    params: int
+    gflops: float
+    activations_m: float
+    licence: str = ""
+    parity: float | None = None
+    other_sizes: bool = False
+
+
+def find_model(ask: Ask, classes: int = 0) -> Source:
+    """Return the recipe's model, found but not loaded.
+
+    Raises:
+        RecipeError: It is missing, unknown, or a pickle without trust.
+    """
+    part, beside = ask.checked.recipe.model, ask.checked.beside
+    nc = part.nc or classes
+    if part.name:
+        return find_by_name(part.name, weights=beside(part.weights) if part.weights else None, nc=nc)
+    if part.path:
+        return find_by_path(beside(part.path), trust=part.trust, nc=nc)
+    return find_function(part.function, trust=part.trust)
+
+
+def load_model(
+    ask: Ask, source: Source, samples: Sequence[Sample], names: Sequence[str], *, side: int | None = None
+) -> Loaded:
+    """Return the model as ONNX, exported from torch with parity where it is torch; kept in the cache.
+
+    Args:
+        ask: The compile.
+        source: The model.
+        samples: Real images for the export's parity check; random input where there are none.
+        names: Class names of the data; empty without data.
+        side: Image side in pixels instead of the one asked for.
+
+    Raises:
+        RecipeError: It cannot be read, or does not fit the data's classes.
+        ContractError: The export differs from torch.
+    """
+    recipe = ask.checked.recipe
+    size = ask.side if side is None else side
+    few = list(samples[:_PARITY_IMAGES])
+    inputs = {
+        "source": {**vars(source), "path": str(source.path or "")}, "side": size, "opset": recipe.export.opset,
+        "answers": recipe.answers, "frames": ask.checked.frames, "names": list(names), "code": versions.code(),
+        "samples": [digest_file(s.path) for s in few] if source.kind != "onnx" else [],
+        "tools": versions.versions("onnx", "onnxslim", "torch", "ultralytics"),
+    }  # fmt: skip
+
+    def make(folder: Path) -> None:
+        watcher().phase("model")
+        _make(folder, ask, source, few, names, size)
+
+    return _kept(ask.cache.step("model", inputs, make))
+
+
+def _make(folder: Path, ask: Ask, source: Source, few: Sequence[Sample], names: Sequence[str], size: int) -> None:
+    parity: float | None = None
+    if source.kind == "onnx":
+        assert source.path
+        model = restore_half(read_onnx(source.path))
+        other_sizes = any(-1 in s.shape[2:] for s in inputs_of(model) if len(s.shape) == 4)
+        model = fix_shapes(model, imgsz=size, where=source.what)
+        declared = declared_by(metadata_of(model), inputs_of(model), outputs_of(model))
+    else:
+        model, declared, parity = _from_torch(ask, source, few, size)
+        other_sizes = source.kind == "ultralytics"
+    name_nodes(model.graph)
+    _refuse_types(model, source.what)
+    contract = contract_of(ask, model, declared, names, source.what)
+    path = folder / "main.onnx"
+    save_onnx(model, path)
+    cost = cost_of(model)
+    facts = {"kind": source.kind, "what": source.what, "sha256": source.sha256}
+    graph = Graph(path=Path("main.onnx"), sha256=digest_file(path))
+    loaded = Loaded(
+        network=Network(graphs={"main": graph}, contract=contract, source=facts),
+        params=cost.params, gflops=round(cost.gflops, 4), activations_m=round(cost.activations / 1e6, 4),
+        licence=declared.licence, parity=parity, other_sizes=other_sizes,
+    )  # fmt: skip
+    store(folder / "loaded.json", loaded)
+
+
+def _kept(folder: Path) -> Loaded:
+    loaded = restore(folder / "loaded.json", Loaded)
+    return replace(loaded, network=placed(loaded.network, folder))
+
+
+def placed(network: Network, folder: Path) -> Network:
+    """Return a stored network with its graphs' paths in `folder`."""
+    graphs = {n: replace(g, path=folder / g.path.name) for n, g in network.graphs.items()}
+    return replace(network, graphs=graphs)
+
+
+def _from_torch(ask: Ask, source: Source, few: Sequence[Sample], size: int) -> tuple[Any, Declared, float]:
+    # torch takes a second to load; an ONNX model never needs it.
+    from edgekit.models.torch_models import build, for_export  # noqa: PLC0415
+
+    built = build(source, seed=ask.checked.recipe.data.seed)
+    module = for_export(built.module)
+    side = size or _NO_SHAPE[2]
+    if side % built.stride:
+        raise RecipeError(
+            f"export.imgsz: {side} is no multiple of the model's stride {built.stride}",
+            hint=f"Take {round(side / built.stride) * built.stride}.",
+        )
+    shape = (1, 3, side, side)
+    model = to_onnx(module, shape, opset=ask.checked.recipe.export.opset, free_size=source.kind == "ultralytics")
+    model = fix_shapes(model, imgsz=side, where=source.what)
+    model = slim(model, where=source.what)
+    frames = ask.checked.frames or built.declared.frames
+    return model, built.declared, check_parity(module, model, _images(few, frames, shape), where=source.what)
+
+
+def _images(few: Sequence[Sample], frames: Frames | None, shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
+    if few and frames:
+        return [prepare(read_image(s.path), frames, (shape[2], shape[3]))[0] for s in few]
+    rng = np.random.default_rng(0)
+    return [rng.random(shape, np.float32) for _ in range(2)]
+
+
+def _refuse_types(model: Any, where: str) -> None:
+    for spec in (*inputs_of(model), *outputs_of(model)):
+        if spec.dtype in {"object", "str", "bytes"}:
+            raise RecipeError(f"{where}: {spec.name!r} holds text", hint="Cut the text operators off.")
+
+
+def contract_of(ask: Ask, model: Any, declared: Declared, names: Sequence[str], what: str) -> Contract:
+    """Return what the model takes and gives; the recipe's words stand over the model's own.
+
+    Raises:
+        RecipeError: The task does not fit the output, or the data has other classes.
+    """
+    said, own = ask.checked.recipe.answers, declared.answers or Answers()
+    outputs = outputs_of(model)
+    task = said.task or own.task
+    classes = said.classes or own.classes
+    layout = said.layout or own.layout
+    if task == "detect":
+        layout = layout or detector_layout(outputs, len(classes) or len(names))
+        if not layout:
+            shape = outputs[0].shape if outputs else ()
+            raise RecipeError(
+                f"{what}: output {shape} is neither (1, 4 + classes, anchors) nor (1, detections, 6)",
+                hint="Set answers.layout, or answers.task: raw to ship it without boxes.",
+            )
+        classes = _detector_classes(classes, names, outputs[0].shape, layout, what)
+    answers = Answers(task=task, layout=layout, classes=tuple(classes), score=said.score, iou=said.iou)
+    frames = ask.checked.frames or declared.frames
+    if task != "raw" and frames is None:
+        frames = Frames()
+    if task == "raw":
+        answers = dataclasses.replace(Answers(), classes=tuple(classes))
+    return Contract(inputs=inputs_of(model), outputs=outputs, frames=frames, answers=answers)
+
+
+def _detector_classes(
+    classes: Sequence[str], names: Sequence[str], shape: tuple[int, ...], layout: str, what: str
+) -> tuple[str, ...]:
+    """Return the class names: the data's where the model has only numbers for names."""
+    count = shape[1] - 4 if layout == "yolov8" else len(classes) or len(names)
+    unnamed = not classes or all(c.isdigit() for c in classes)
+    found = tuple(names) if unnamed and names else tuple(classes)
+    if names and len(names) != count:
+        raise RecipeError(
+            f"{what}: has {count} classes, the data has {len(names)} ({', '.join(names[:4])}, …)",
+            hint="Give the data the model was trained on, or set model.nc for an architecture.",
+        )
+    if names and not unnamed and tuple(classes) != tuple(names):
+        raise RecipeError(
+            f"{what}: its classes ({', '.join(list(classes)[:4])}, …) are not the data's ({', '.join(names[:4])}, …)",
+            hint="Give the data the model was trained on.",
+        )
+    return found or tuple(str(k) for k in range(count))
+
+

@@ -1,0 +1,50 @@
+"""List the catalogue and count its models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekit.core.errors import RecipeError
+from edgekit.graph.cost import cost_of
+from edgekit.graph.half import restore_half
+from edgekit.graph.onnx_file import read_onnx
+from edgekit.graph.static import fix_shapes
+from edgekit.models.find import FAMILIES, find_by_name, shipped_models
+
+_HOW = "GFLOPs are 2 x multiply-adds of convolutions and matrix products; parameters are elements of weights"
+
+
+def listed() -> list[dict[str, str]]:
+    """Return name, kind and needs of every model of the catalogue."""
+    ours = [
+        {"name": n, "what": "trained here on uav-mini, weights included", "needs": "edgekit[host]"} for n in shipped_models()
+    ]
+    return ours + [
+        {"name": n, "what": "ultralytics architecture, random weights unless you give some", "needs": "edgekit[train]"}
+        for n in FAMILIES
+    ]
+
+
+def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
+    """Return what a model takes, and how it was counted.
+
+    Raises:
+        RecipeError: The catalogue has no such name, or the arguments do not fit it.
+        MissingError: An architecture was asked for without edgekit[train].
+    """
+    if imgsz < 32 or imgsz % 32:
+        raise RecipeError(f"--imgsz: {imgsz} is no multiple of 32 from 32 up", hint="Take 640.")
+    source = find_by_name(name, nc=nc)
+    if source.kind == "onnx":
+        assert source.path
+        if nc:
+            raise RecipeError(f"--nc: {name} is trained, its classes are fixed", hint="Leave --nc out.")
+        cost = cost_of(fix_shapes(restore_half(read_onnx(source.path)), imgsz=imgsz, where=name))
+        return {
+            "name": name, "imgsz": imgsz, "params_fused": cost.params, "gflops_fused": round(cost.gflops, 3),
+            "counted": f"{_HOW}; the shipped graph is fused, its unfused form is the architecture's",
+        }  # fmt: skip
+    from edgekit.models.torch_models import counts  # noqa: PLC0415 - brings torch
+
+    found = counts(name, nc=nc or 80, imgsz=imgsz)
+    return {"name": name, "imgsz": imgsz, "nc": nc or 80, **found, "counted": f"{_HOW}, by ultralytics' own counter (thop)"}

@@ -1,0 +1,172 @@
+"""Run a recipe's passes in order, each kept in the cache, and hold them to their contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.core import versions
+from edgekit.core.errors import ContractError
+from edgekit.core.plugins import pick
+from edgekit.core.records import Contract, Graph, Network
+from edgekit.core.watch import steps, watcher
+from edgekit.data.sample import Sample
+from edgekit.forms.stored import restore, store
+from edgekit.frames.images import read_image
+from edgekit.frames.prepare import prepare
+from edgekit.graph.onnx_file import inputs_of, outputs_of, read_onnx
+from edgekit.jobs.accuracy import judged
+from edgekit.jobs.ask import Ask
+from edgekit.jobs.data import Data
+from edgekit.jobs.model import placed
+from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered_from, wanted_for
+from edgekit.measure.contest import contest
+from edgekit.measure.inputs import random_inputs
+from edgekit.measure.percentiles import median
+from edgekit.passes.protocol import Candidate, Change, Context
+from edgekit.recipe.check import Step
+
+Inputs = dict[str, NDArray[Any]]
+_TIMED_RUNS = 64
+
+
+def run_passes(ask: Ask, network: Network, data: Data | None) -> Networks:
+    """Return the networks after the recipe's passes, with what each pass found.
+
+    Raises:
+        ContractError: A pass broke its contract.
+        RecipeError: A pass cannot work on this network.
+    """
+    done = Networks(float32=network)
+    for step in ask.checked.steps:
+        change = _step(ask, step, done, data)
+        facts = {**done.facts, step.name: {**change.facts, "changed": change.changed}}
+        half = change.network if change.network.source.get("precision") == "fp16" else None
+        done = Networks(
+            float32=done.float32 if half else change.network,
+            half=half or done.half,
+            plan=change.plan or done.plan,
+            facts=facts,
+        )
+    return done
+
+
+def _step(ask: Ask, step: Step, done: Networks, data: Data | None) -> Change:
+    one = pick("passes", step.name, what="pass")
+    network = done.half or done.float32
+    inputs = {
+        "pass": step.name, "settings": step.settings, "graphs": {n: g.sha256 for n, g in network.graphs.items()},
+        "contract": network.contract, "plan": done.plan, "code": versions.code(),
+        "tools": versions.versions("onnx", "onnxruntime", "openvino", "onnxslim", "numpy"),
+    }  # fmt: skip
+    if one.needs_samples:
+        inputs["calibration"] = data.calibration_digest if data else f"random {ask.checked.recipe.data.seed}"
+        inputs["guard"] = data.guard_digest if data else ""
+        inputs["judge"] = judge_of(ask)
+
+    def make(folder: Path) -> None:
+        watcher().phase(step.name)
+        context = _context(ask, folder, network, data)
+        change = one.run(network, step.settings, context)
+        _check_contract(step.name, network, change)
+        graphs = {n: replace(g, path=Path(g.path.name)) for n, g in change.network.graphs.items()}
+        for name, graph in change.network.graphs.items():
+            if not (folder / graph.path.name).exists():
+                (folder / graph.path.name).write_bytes(graph.path.read_bytes())
+                graphs[name] = Graph(path=Path(graph.path.name), sha256=graph.sha256)
+        store(folder / "change.json", replace(change, network=replace(change.network, graphs=graphs)))
+
+    folder = ask.cache.step("pass", inputs, make)
+    change = restore(folder / "change.json", Change)
+    return replace(change, network=placed(change.network, folder))
+
+
+def _check_contract(name: str, before: Network, change: Change) -> None:
+    """Check what a pass promised: inputs and outputs kept, and `changed` true."""
+    contract = before.contract
+    model = read_onnx(change.network.main.path)
+    if inputs_of(model) != contract.inputs or [o.name for o in outputs_of(model)] != [o.name for o in contract.outputs]:
+        raise ContractError(
+            f"passes.{name}: inputs or outputs are not what they were", hint="Report it to the pass's author."
+        )
+    touched = change.plan is not None or any(
+        g.sha256 != before.graphs[n].sha256 for n, g in change.network.graphs.items()
+    )
+    if touched != change.changed:
+        raise ContractError(
+            f"passes.{name}: says changed={change.changed}, its files say {touched}",
+            hint="Report it to the pass's author.",
+        )
+
+
+def _context(ask: Ask, folder: Path, network: Network, data: Data | None) -> Context:
+    detector = network.contract.answers.task == "detect"
+    return Context(
+        out=folder,
+        samples=lambda: inputs_from(network.contract, data.calibration if data else (), ask.checked.recipe.data.samples),
+        digest=data.calibration_digest if data else "random",
+        seed=ask.checked.recipe.data.seed,
+        score=_scorer(ask, data) if data and data.guard and detector else None,
+        time=_timer(ask, data) if ask.here else None,
+    )
+
+
+def inputs_from(contract: Contract, samples: Sequence[Sample], count: int) -> Iterable[Inputs]:
+    """Give model inputs made from samples, or seeded random ones where there are none."""
+    if samples and contract.frames:
+        shape = contract.inputs[0].shape
+        for sample in steps("calibration", samples, len(samples)):
+            tensor, _ = prepare(read_image(sample.path), contract.frames, (shape[2], shape[3]))
+            yield {contract.inputs[0].name: tensor}
+        return
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        yield random_inputs(contract, rng)
+
+
+def judge_of(ask: Ask) -> dict[str, str]:
+    """Return the engine that stands for all while a guard looks for layers: the device's first one here."""
+    for wanted in wanted_for(ask, Networks(float32=_NO_NETWORK)):
+        if wanted.backend != "tensorrt":
+            return {"backend": wanted.backend}
+    return {"backend": "onnxruntime"}
+
+
+_NO_NETWORK = Network(graphs={}, contract=Contract(inputs=(), outputs=()))
+
+
+def _candidate(ask: Ask, candidate: Candidate) -> Lowered:
+    network, plan = candidate
+    backend = judge_of(ask)["backend"]
+    precision = "int8" if plan else "fp32"
+    styles = pick("lowering", backend, what="backend").styles
+    threads = int(ask.passport["cores_physical"])
+    wanted = Wanted(backend=backend, precision=precision, style=styles[0] if plan else "", threads=threads)
+    return lowered_from(ask, network, plan, wanted)
+
+
+def _scorer(ask: Ask, data: Data) -> Callable[[Candidate], float]:
+    metric = ask.checked.recipe.data.metric
+
+    def score(candidate: Candidate) -> float:
+        lowered = _candidate(ask, candidate)
+        found = judged(ask, lowered, data.guard, data.names, digest=data.guard_digest, where="guard")
+        return found.scores.value(metric)
+
+    return score
+
+
+def _timer(ask: Ask, data: Data | None) -> Callable[[Sequence[Candidate]], list[float]]:
+    files = [s.path for s in data.calibration[:16]] if data else []
+
+    def time(candidates: Sequence[Candidate]) -> list[float]:
+        artifacts = {str(k): _candidate(ask, c).artifact for k, c in enumerate(candidates)}
+        samples = contest(artifacts, files, runs=_TIMED_RUNS)
+        return [median(samples[str(k)].spans["model"]) for k in range(len(candidates))]
+
+    return time

@@ -1,0 +1,165 @@
+"""Say which variants suit a device, and lower them; each is kept in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit.core import versions
+from edgekit.core.digest import digest_file
+from edgekit.core.lazy import have
+from edgekit.core.plugins import pick
+from edgekit.core.records import Artifact, Network, QuantPlan
+from edgekit.core.watch import watcher
+from edgekit.forms.stored import restore, store
+from edgekit.jobs.ask import Ask
+from edgekit.lowering.protocol import Options
+
+# Instructions without which a CPU only emulates bfloat16.
+_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One variant to try."""
+
+    backend: str
+    precision: str
+    style: str = ""
+    threads: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name while it is tried: style and threads included."""
+        style = f"/{self.style}" if self.style else ""
+        return f"{self.backend}-{self.precision}{style}@{self.threads}"
+
+    @property
+    def plain(self) -> str:
+        """Its name in the bundle."""
+        return f"{self.backend}-{self.precision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowered:
+    """A variant as its engine reads it.
+
+    Attributes:
+        wanted: What it is.
+        artifact: Its files.
+        digest: Over everything that made it.
+        size_mb: Of its files, in 1e6 bytes.
+    """
+
+    wanted: Wanted
+    artifact: Artifact
+    digest: str
+    size_mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """What there is to lower.
+
+    Attributes:
+        float32: The float graph; plans belong to it.
+        half: The same in fp16, where a pass made one.
+        plan: Where a pass made one.
+        facts: Of each pass by name.
+    """
+
+    float32: Network
+    half: Network | None = None
+    plan: QuantPlan | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def wanted_for(ask: Ask, networks: Networks) -> list[Wanted]:
+    """Return every variant that suits the device, float32 of each engine among them."""
+    found = []
+    for backend, precisions in ask.profile.backends.items():
+        if ask.only_backend not in {"", backend} and not _fallback(ask, backend):
+            continue
+        if backend != "tensorrt" and not have(backend):
+            continue
+        threads = _threads(ask, backend)
+        for precision in (*precisions, *(["fp16"] if networks.half and backend == "onnxruntime" else [])):
+            if _suits(ask, networks, backend, precision):
+                styles = pick("lowering", backend, what="backend").styles if precision == "int8" else ("",)
+                found += [
+                    Wanted(backend=backend, precision=precision, style=s, threads=t) for s in styles for t in threads
+                ]
+    return found
+
+
+def _fallback(ask: Ask, backend: str) -> bool:
+    """A device whose engine is built there still needs something to run before that."""
+    return ask.profile.builds_engines and backend == "onnxruntime"
+
+
+def _threads(ask: Ask, backend: str) -> tuple[int, ...]:
+    listed = ask.checked.recipe.bench.threads
+    if backend == "tensorrt":
+        return (0,)
+    if not ask.here:
+        # Not measured: leave the count to the engine on the device.
+        return listed[:1] or (0,)
+    return listed or (int(ask.passport["cores_physical"]),)
+
+
+def _suits(ask: Ask, networks: Networks, backend: str, precision: str) -> bool:
+    only = ask.only_precision
+    if precision == "int8" and networks.plan is None:
+        return False
+    if precision == "bf16" and ask.here and not _BF16 & set(ask.passport.get("isa", [])):
+        return False
+    if precision == "fp16" and backend != "tensorrt" and networks.half is None:
+        return False
+    # float32 stays in as the reference of its engine.
+    return only in {"", precision} or precision == "fp32"
+
+
+def lowered(ask: Ask, networks: Networks, wanted: Wanted) -> Lowered:
+    """Return the variant, lowered; kept in the cache."""
+    half = wanted.precision == "fp16" and wanted.backend != "tensorrt"
+    network = networks.half if half and networks.half else networks.float32
+    return lowered_from(ask, network, networks.plan, wanted)
+
+
+def lowered_from(ask: Ask, network: Network, plan: QuantPlan | None, wanted: Wanted) -> Lowered:
+    """Return one network with one plan as a variant; kept in the cache."""
+    used = plan if wanted.precision == "int8" else None
+    wishes = _wishes(ask) if wanted.backend == "tensorrt" else {}
+    inputs = {
+        "graphs": {n: g.sha256 for n, g in network.graphs.items()}, "contract": network.contract,
+        "plan": used, "wanted": wanted, "wishes": wishes, "code": versions.code(),
+        "tools": versions.versions("onnx", wanted.backend),
+    }  # fmt: skip
+
+    def make(folder: Path) -> None:
+        watcher().phase(f"lower {wanted.plain}")
+        (folder / "files").mkdir()
+        precision = "fp32" if wanted.precision == "fp16" and wanted.backend == "onnxruntime" else wanted.precision
+        options = Options(precision=precision, threads=wanted.threads, style=wanted.style, wishes=wishes)
+        artifact = pick("lowering", wanted.backend, what="backend").lower(network, used, options, folder / "files")
+        named = replace(artifact, precision=wanted.precision, main=Path(artifact.main.name))
+        store(folder / "artifact.json", named)
+
+    folder = ask.cache.step("lower", inputs, make)
+    artifact = restore(folder / "artifact.json", Artifact)
+    artifact = replace(artifact, main=folder / "files" / artifact.main.name)
+    size = sum(p.stat().st_size for p in artifact.folder.iterdir())
+    return Lowered(wanted=wanted, artifact=artifact, digest=folder.name, size_mb=size / 1e6)
+
+
+def _wishes(ask: Ask) -> dict[str, Any]:
+    """Return what the device shall build, from the recipe."""
+    words = {k: v for k, v in ask.checked.on(ask.profile.name).items() if k != "backend"}
+    return {"device": ask.profile.name, "recipe": {k: words[k] for k in sorted(words)}}
+
+
+def file_digests(artifact: Artifact) -> dict[str, str]:
+    """Return the SHA-256 of each of an artifact's files."""
+    return {p.name: digest_file(p) for p in sorted(artifact.folder.iterdir())}

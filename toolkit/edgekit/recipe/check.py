@@ -1,0 +1,247 @@
+"""Check a recipe whole, before any work: every fault at once, with its line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgekit.core.errors import RecipeError
+from edgekit.core.plugins import family, suggestion
+from edgekit.core.records import Frames
+from edgekit.devices.profiles import profile_of, profiles
+from edgekit.forms.read import Form, form_of
+from edgekit.gates.protocol import gate_keys
+from edgekit.recipe.records import (
+    AnswersPart,
+    BenchPart,
+    DataPart,
+    ExportPart,
+    ModelPart,
+    PreprocessPart,
+    Recipe,
+)
+
+DEVICE_WORDS = ("precision", "backend")
+Part = TypeVar("Part")
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One pass of a recipe with its settings, typed by the pass itself."""
+
+    name: str
+    settings: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A recipe without faults.
+
+    Attributes:
+        recipe: What it says.
+        text: Its YAML, for the bundle.
+        path: Its file, for messages.
+        folder: What its relative paths start from.
+        name: Of the bundle.
+        steps: Passes in order.
+        frames: Declared pre-processing; None leaves it to the model.
+    """
+
+    recipe: Recipe
+    text: str
+    path: Path
+    folder: Path
+    name: str
+    steps: tuple[Step, ...]
+    frames: Frames | None
+
+    def gates(self, device: str) -> dict[str, float]:
+        """Return the limits that hold on a device: the common ones, and its own over them."""
+        own = {k: float(v) for k, v in self.on(device).items() if k not in DEVICE_WORDS}
+        return {**self.recipe.gates, **own}
+
+    def on(self, device: str) -> Mapping[str, Any]:
+        """Return what the recipe says of one device, by any of its names."""
+        for name, words in self.recipe.devices.items():
+            if name in profiles() and name == device:
+                return words
+        return next((w for n, w in self.recipe.devices.items() if profile_of(n).name == device), {})
+
+    def beside(self, path: str) -> Path:
+        """Return a path of the recipe as this process sees it."""
+        return self.folder / path
+
+
+def read_recipe(path: Path) -> Checked:
+    """Return the recipe at `path`, checked.
+
+    Raises:
+        RecipeError: It has faults; all are listed, each with file, line and key.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe", hint="See `edgekit recipes list`.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error})", hint="Give a UTF-8 text file.") from error
+    return check_recipe(text, path=path, folder=path.parent)
+
+
+def check_recipe(text: str, *, path: Path, folder: Path) -> Checked:
+    """Return recipe text, checked.
+
+    Args:
+        text: YAML.
+        path: Stands in messages and names the bundle.
+        folder: What relative paths start from.
+
+    Raises:
+        RecipeError: It has faults.
+    """
+    form = form_of(text, path)
+    recipe = form.record(Recipe, form.value)
+    steps = _steps(form)
+    _gates(form, form.value.get("gates"), ("gates",))
+    _devices(form)
+    # One faulty key must not hide what is wrong in the other parts.
+    _model(form, _sound(form, "model", ModelPart))
+    _numbers(form)
+    part = _sound(form, "preprocess", PreprocessPart) if form.value.get("preprocess") else None
+    frames = _frames(form, part) if part else None
+    form.refuse()
+    assert recipe
+    name = recipe.name or path.stem
+    return Checked(
+        recipe=recipe, text=text, path=path, folder=folder, name=name, steps=steps, frames=frames
+    )
+
+
+def _sound(form: Form, key: str, kind: type[Part]) -> Part | None:
+    """Return one part of the recipe with its unknown keys left out, None where a value is wrong.
+
+    Faults are noted by the check of the whole recipe, not here.
+    """
+    given = form.value.get(key) or {}
+    if not isinstance(given, dict):
+        return None
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    return Form(form.path, given, {}).record(kind, {k: v for k, v in given.items() if k in known})
+
+
+def _steps(form: Form) -> tuple[Step, ...]:
+    given = form.value.get("passes") or []
+    if not isinstance(given, list):
+        return ()
+    found = []
+    passes = family("passes")
+    for k, one in enumerate(given):
+        name, settings = (one, {}) if isinstance(one, str) else next(iter(one.items()), ("", {}))
+        at: tuple[str | int, ...] = ("passes", k) if isinstance(one, str) else ("passes", k, name)
+        if isinstance(one, dict) and len(one) != 1:
+            form.fault(("passes", k), "is not one pass. Write `- name: {setting: value}`")
+        elif name not in passes:
+            form.fault(at, f"no pass {name!r}. {suggestion(str(name), passes)}")
+        else:
+            record = form.record(passes[name].settings, settings or {}, at)
+            if record is not None:
+                found.append(Step(name=name, settings=record))
+    names = [s.name for s in found]
+    for name in {n for n in names if names.count(n) > 1}:
+        form.fault(("passes",), f"{name} stands there twice")
+    return tuple(found)
+
+
+def _gates(form: Form, given: Any, at: tuple[str | int, ...], extra: tuple[str, ...] = ()) -> None:
+    if not isinstance(given, dict):
+        return
+    known = gate_keys()
+    for key, value in given.items():
+        if key in extra:
+            continue
+        if key not in known:
+            form.fault((*at, str(key)), f"no such gate. {suggestion(str(key), [*known, *extra])}")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            form.fault((*at, key), f"should be a number from 0 ({known[key].keys[key]}), found {value!r}")
+
+
+def _devices(form: Form) -> None:
+    given = form.value.get("devices")
+    for name, words in given.items() if isinstance(given, dict) else ():
+        at = ("devices", str(name))
+        try:
+            profile = profile_of(str(name), where="devices")
+        except RecipeError as error:
+            form.fault(at, f"no such device. {error.hint}")
+            continue
+        _gates(form, words, at, DEVICE_WORDS)
+        if not isinstance(words, dict):
+            continue
+        backend, precision = words.get("backend"), words.get("precision")
+        if backend is not None and backend not in profile.backends:
+            form.fault((*at, "backend"), f"{profile.name} has no {backend!r}. {suggestion(str(backend), profile.backends)}")
+        if precision is not None and precision not in _PRECISIONS:
+            form.fault((*at, "precision"), f"no {precision!r}. {suggestion(str(precision), _PRECISIONS)}")
+
+
+def _model(form: Form, model: ModelPart | None) -> None:
+    if model is None:
+        return
+    given = [k for k in ("name", "path", "function") if getattr(model, k)]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        form.fault(("model",), f"needs exactly one of name, path, function, found {found}")
+    if model.weights and not model.name:
+        form.fault(("model", "weights"), "goes with `name` alone")
+    if model.nc < 0:
+        form.fault(("model", "nc"), f"should be a number of classes, found {model.nc}")
+
+
+def _numbers(form: Form) -> None:
+    export, data = _sound(form, "export", ExportPart), _sound(form, "data", DataPart)
+    bench, answers = _sound(form, "bench", BenchPart), _sound(form, "answers", AnswersPart)
+    if export and export.imgsz and not 32 <= export.imgsz <= 4096:
+        form.fault(
+            ("export", "imgsz"), f"should be 32 to 4096 pixels, or 0 for the model's own, found {export.imgsz}"
+        )
+    if export and not 13 <= export.opset <= 20:
+        form.fault(("export", "opset"), f"should be 13 to 20, found {export.opset}")
+    if data and not 1 <= data.samples <= 10000:
+        form.fault(("data", "samples"), f"should be 1 to 10000, found {data.samples}")
+    if data and data.limit < 0:
+        form.fault(("data", "limit"), f"should be a number of images or 0 for all, found {data.limit}")
+    if data and data.path and data.calibration == data.validation:
+        form.fault(("data", "calibration"), "is the validation split; calibrate on training images")
+    for k, threads in enumerate(bench.threads if bench else ()):
+        if not 1 <= threads <= 256:
+            form.fault(("bench", "threads", k), f"should be 1 to 256, found {threads}")
+    for key in ("score", "iou") if answers else ():
+        value = getattr(answers, key)
+        if not 0 <= value <= 1:
+            form.fault(("answers", key), f"should be 0 to 1, found {value}")
+
+
+def _frames(form: Form, part: PreprocessPart) -> Frames | None:
+    scale = _fraction(part.scale)
+    if scale is None:
+        form.fault(("preprocess", "scale"), f"should be a number or a fraction such as 1/255, found {part.scale!r}")
+        return None
+    if not 0 <= part.pad <= 255:
+        form.fault(("preprocess", "pad"), f"should be a grey level from 0 to 255, found {part.pad}")
+    if not all(s > 0 for s in part.std):
+        form.fault(("preprocess", "std"), f"should be above 0, found {list(part.std)}")
+    kept = {f.name: getattr(part, f.name) for f in fields(part) if f.name != "scale"}
+    return Frames(**kept, scale=scale)
+
+
+def _fraction(value: str | float) -> float | None:
+    text = str(value).replace(" ", "")
+    if not re.fullmatch(r"\d+(\.\d*)?([eE][-+]?\d+)?(/\d+(\.\d*)?)?", text):
+        return None
+    top, _, bottom = text.partition("/")
+    number = float(Fraction(top) / Fraction(bottom)) if bottom and float(bottom) else float(top)
+    return number if number > 0 and (not bottom or float(bottom)) else None

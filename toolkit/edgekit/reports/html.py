@@ -1,0 +1,247 @@
+"""Write the HTML report of a compile: one file, no network, verdict first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from edgekit.core.outcome import Outcome, VariantOutcome
+from edgekit.reports.svg import Dot, Series, histogram, scatter
+from edgekit.reports.words import (
+    accuracy_words,
+    headline,
+    latency_words,
+    machine_words,
+    model_words,
+    span_words,
+    tail_words,
+)
+
+_CSS = """
+:root{color-scheme:light dark;--ink:#1c2330;--soft:#5b6577;--line:#d9dee7;--paper:#fff;--card:#f5f7fa;
+--good:#137a4b;--bad:#b3261e;--open:#8a5a00;--one:#1f6fd6;--two:#a9b3c3}
+@media(prefers-color-scheme:dark){:root{--ink:#e7ebf2;--soft:#9aa5b8;--line:#333c4b;--paper:#14181f;
+--card:#1c222c;--good:#4cc38a;--bad:#ff8a80;--open:#e5b567;--one:#6aa7ff;--two:#5d6a7e}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1080px;
+margin:32px auto;padding:0 20px}
+h1{font-size:26px;margin:0 0 4px}h2{font-size:18px;margin:36px 0 10px}p{margin:6px 0}
+.soft{color:var(--soft)}.verdict{border-left:6px solid var(--tone);background:var(--card);padding:16px 20px;border-radius:6px}
+.verdict b{color:var(--tone);font-size:20px;text-transform:uppercase;letter-spacing:.04em}
+.good{--tone:var(--good)}.bad{--tone:var(--bad)}.open{--tone:var(--open)}td .state,span.state{color:var(--tone);font-weight:600}
+.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px}
+th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);vertical-align:top}
+th{color:var(--soft);font-weight:500}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+tr.chosen td{background:var(--card);font-weight:600}
+.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:20px}
+svg{width:100%;height:auto;background:var(--card);border-radius:6px}svg text{font:11px system-ui,sans-serif;fill:var(--soft)}
+svg .axis{stroke:var(--soft)}svg .grid{stroke:var(--line)}svg .chosen{fill:var(--one);fill-opacity:.85}
+svg .other{fill:var(--two);fill-opacity:.8}
+.bar{height:8px;background:var(--one);border-radius:2px;min-width:1px}
+.pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:12px}.pictures img{width:100%;border-radius:6px}
+details{margin:8px 0}summary{cursor:pointer;color:var(--soft)}
+pre{background:var(--card);padding:12px;border-radius:6px;overflow-x:auto;font-size:13px}
+"""
+_TONES = {"pass": "good", "fail": "bad"}
+
+
+def html_report(outcome: Outcome, pictures: Sequence[str] = ()) -> str:
+    """Return the report as one HTML page.
+
+    Args:
+        outcome: What was found.
+        pictures: JPEG files in base64, frames with drawn answers.
+    """
+    title = f"{outcome.name} on {outcome.device}"
+    parts = [
+        "<!doctype html>", '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}: {escape(outcome.words)}</title><style>{_CSS}</style></head><body>",
+        f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(model_words(outcome))}</p>',
+        _verdict(outcome), _gates(outcome), _ways_in(outcome), _plots(outcome), _variants(outcome),
+        _spans(outcome.variants[0]), _accuracy(outcome), _pictures(pictures), _receipt(outcome.variants[0]),
+        _passes(outcome.passes), _machine(outcome), _notes(outcome), "</body></html>",
+    ]  # fmt: skip
+    return "\n".join(p for p in parts if p) + "\n"
+
+
+def _verdict(outcome: Outcome) -> str:
+    tone = "bad" if outcome.exit_code else "open" if "not" in outcome.words else "good"
+    return (
+        f'<div class="verdict {tone}"><b>{escape(outcome.words)}</b><p>{escape(headline(outcome))}</p>'
+        f'<p class="soft">{escape(machine_words(outcome))}</p></div>'
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = (), chosen: int = -1) -> str:
+    """Return a table; cells are HTML already."""
+    head = "".join(f"<th>{h}</th>" for h in heads)
+    body = []
+    for k, row in enumerate(rows):
+        cells = "".join(f'<td{" class=n" if c in numbers else ""}>{cell}</td>' for c, cell in enumerate(row))
+        body.append(f"<tr{' class=chosen' if k == chosen else ''}>{cells}</tr>")
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _state(state: str) -> str:
+    return f'<span class="state {_TONES.get(state, "open")}">{escape(state)}</span>'
+
+
+def _gates(outcome: Outcome) -> str:
+    if not outcome.verdicts:
+        return "<h2>Gates</h2><p>The recipe sets no gates.</p>"
+    rows = [
+        (escape(v.gate), f"{v.limit:g}", escape(v.found), _state(v.state), escape(v.detail)) for v in outcome.verdicts
+    ]
+    return "<h2>Gates</h2>" + _table(("gate", "limit", "found", "state", "what was compared"), rows, numbers=(1, 2))
+
+
+def _ways_in(outcome: Outcome) -> str:
+    if not outcome.ways_in:
+        return ""
+    rows = [
+        (escape(w.what), escape(w.latency), escape(w.accuracy or "-"), _state("pass") if w.fits else "no")
+        for w in outcome.ways_in
+    ]
+    return "<h2>Ways in</h2><p>What would be nearer to the missed latency gate.</p>" + _table(
+        ("what", "latency", "accuracy", "fits"), rows
+    )
+
+
+def _plots(outcome: Outcome) -> str:
+    chosen = outcome.variants[0]
+    measured = chosen.latency()
+    if not measured:
+        return ""
+    series = [Series(name=f"{chosen.name} (chosen)", values=measured.samples_ms, tone="chosen")]
+    reference = next((v for v in outcome.variants if v.name == outcome.reference and v is not chosen), None)
+    other = reference.latency() if reference else None
+    if other:
+        series.insert(0, Series(name=outcome.reference, values=other.samples_ms, tone="other"))
+    plots = [histogram(series, label="model span, ms (up to p99)")]
+    dots = [
+        Dot(name=v.name + (f" {v.style}" if v.style else ""), x=m.median_ms, y=v.accuracy.value, chosen=v is chosen)
+        for v in outcome.variants
+        if v.accuracy and (m := v.latency())
+    ]
+    if dots and chosen.accuracy:
+        plots.append(scatter(dots, x_label="median of the model span, ms", y_label=chosen.accuracy.metric))
+    return f'<h2>Latency and accuracy</h2><div class="two">{"".join(f"<div>{p}</div>" for p in plots)}</div>'
+
+
+def _variants(outcome: Outcome) -> str:
+    rows = [
+        (
+            escape(v.name), escape(v.style or "-"), str(v.threads or "-"), latency_words(v), escape(accuracy_words(v)),
+            f"{v.parity:.1e}" if v.parity is not None else "-", f"{v.size_mb:.1f}", escape(v.note or "-"),
+        )
+        for v in outcome.variants
+    ]  # fmt: skip
+    heads = ("variant", "style", "threads", "model latency", "accuracy", "output error", "MB", "note")
+    return "<h2>Variants</h2>" + _table(heads, rows, numbers=(2, 3, 4, 5, 6), chosen=0)
+
+
+def _spans(chosen: VariantOutcome) -> str:
+    if chosen.predicted:
+        p = chosen.predicted
+        return f"<h2>Prediction</h2><p>From {escape(p.basis)}. Nearest row: {escape(p.nearest)}.</p>"
+    if not chosen.latencies:
+        return ""
+    shares = [t.share for t in chosen.latencies[0].tails]
+    heads = ("span", "runs", "label", *(h for s in shares for h in (f"p{s * 100:g}", "99 % bound")))
+    rows = [
+        (
+            span_words(x.span), str(x.runs), escape(x.label),
+            *(c for t in x.tails for c in (f"{t.plain_ms:.2f} ms", escape(tail_words(t)))),
+        )
+        for x in chosen.latencies
+    ]  # fmt: skip
+    start = (
+        f"<p class=soft>Load {chosen.load_ms:.0f} ms, first result {chosen.first_ms:.0f} ms, "
+        f"memory {chosen.memory_mb:.0f} MB.</p>"
+        if chosen.load_ms is not None and chosen.first_ms is not None and chosen.memory_mb is not None
+        else ""
+    )
+    return f"<h2>Latency of {escape(chosen.name)}</h2>" + _table(heads, rows, numbers=range(3, len(heads))) + start
+
+
+def _accuracy(outcome: Outcome) -> str:
+    chosen = outcome.variants[0].accuracy
+    reference = next((v.accuracy for v in outcome.variants[1:] if v.name == outcome.reference), None)
+    if not chosen:
+        return ""
+    base = reference or chosen
+    rows = []
+    for heading in ("scores", "by_size", "by_class"):
+        for name, value in getattr(chosen, heading).items():
+            before = getattr(base, heading).get(name, 0.0)
+            label = {"scores": "", "by_size": "size, px: ", "by_class": "class: "}[heading] + name
+            rows.append((escape(label), f"{before:.4f}", f"{value:.4f}", f"{value - before:+.4f}"))
+    heads = ("AP at IoU 0.5 unless it says else", "float32", escape(outcome.chosen), "change")
+    what = f"<p class=soft>{chosen.images} images, on {escape(chosen.where)}, by pycocotools.</p>"
+    return "<h2>Accuracy</h2>" + what + _table(heads, rows, numbers=(1, 2, 3))
+
+
+def _pictures(pictures: Sequence[str]) -> str:
+    if not pictures:
+        return ""
+    images = "".join(f'<img alt="Frame with detections" src="data:image/jpeg;base64,{p}">' for p in pictures)
+    return f'<h2>Frames as the bundle sees them</h2><div class="pictures">{images}</div>'
+
+
+def _receipt(chosen: VariantOutcome) -> str:
+    if not chosen.receipt:
+        return ""
+    total: dict[tuple[str, str], float] = {}
+    for layer in chosen.receipt:
+        key = (layer.unit, layer.dtype)
+        total[key] = total.get(key, 0.0) + layer.share
+    rows = [
+        (escape(unit), escape(dtype), f"{100 * share:.1f} %", f'<div class="bar" style="width:{100 * share:.1f}%"></div>')
+        for (unit, dtype), share in sorted(total.items(), key=lambda p: -p[1])
+    ]
+    layers = sorted(chosen.receipt, key=lambda r: -r.share)
+    detail = [
+        (
+            escape(r.name), escape(r.op), escape(r.wanted or "-"), escape(r.dtype), escape(r.unit),
+            f"{100 * r.share:.1f} %",
+        )
+        for r in layers
+    ]  # fmt: skip
+    heads = ("layer", "operator", "asked for", "ran in", "unit", "time")
+    return (
+        "<h2>What really ran</h2>"
+        + _table(("unit", "dtype", "time", ""), rows, numbers=(2,))
+        + f"<details><summary>All {len(layers)} layers, slowest first</summary>{_table(heads, detail, numbers=(5,))}</details>"
+    )
+
+
+def _passes(passes: Mapping[str, Any]) -> str:
+    rows = []
+    for name, facts in passes.items():
+        for key, value in facts.items():
+            rows.append((escape(name), escape(key.replace("_", " ")), escape(_plain_words(value))))
+    return "<h2>Passes</h2>" + _table(("pass", "fact", "found"), rows) if rows else ""
+
+
+def _plain_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{str(k).replace('_', ' ')}: {_plain_words(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(f"({_plain_words(v)})" if isinstance(v, Mapping) else _plain_words(v) for v in value) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def _machine(outcome: Outcome) -> str:
+    if not outcome.measured_on:
+        return ""
+    rows = [(escape(k.replace("_", " ")), escape(_plain_words(v))) for k, v in sorted(outcome.measured_on.items())]
+    return f"<h2>Passport of the machine</h2><p class=soft>Measured {escape(outcome.when)}, mode {escape(outcome.bench)}.</p>" + _table(
+        ("fact", "found"), rows
+    )
+
+
+def _notes(outcome: Outcome) -> str:
+    if not outcome.notes:
+        return ""
+    return "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(n)}</li>" for n in outcome.notes) + "</ul>"
