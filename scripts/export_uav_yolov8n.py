@@ -1,6 +1,6 @@
 """Write the shipped detector as ONNX from its safetensors: free height and width, fp16 storage.
 
-    python scripts/export_uav_yolov8n.py
+python scripts/export_uav_yolov8n.py
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ def main() -> None:
     module = for_export(build(source).module)
     model = slim(to_onnx(module, (1, 3, 640, 640), opset=17, free_size=True), where="uav-yolov8n")
     names = dict(enumerate(CLASSES))
-    facts = {"task": "detect", "names": str(names), "license": "AGPL-3.0 (trained with ultralytics)", "stride": "32"}
+    facts = {
+        "task": "detect",
+        "names": str(names),
+        "license": "AGPL-3.0 (trained with ultralytics)",
+        "stride": "32",
+    }
     del model.metadata_props[:]
     for key, value in facts.items():
         entry = model.metadata_props.add()

@@ -31,7 +31,9 @@ def main() -> None:
         kernel = np.tensordot(weights, terms, 1) + noise * np.eye(len(logs))
         inverse = np.linalg.inv(kernel)
         answer = inverse @ logs
-        value = 0.5 * logs @ answer + 0.5 * np.linalg.slogdet(kernel)[1] + (((theta - start) / 3) ** 2).sum() / 2
+        value = (
+            0.5 * logs @ answer + 0.5 * np.linalg.slogdet(kernel)[1] + (((theta - start) / 3) ** 2).sum() / 2
+        )
         slope = inverse - np.outer(answer, answer)
         grad = [0.5 * w * (slope * t).sum() for w, t in zip(weights, terms, strict=True)]
         return float(value), np.array([*grad, 0.5 * noise * np.trace(slope)]) + (theta - start) / 9

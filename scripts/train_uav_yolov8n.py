@@ -81,8 +81,8 @@ def make_batch(
 def build(seed: int) -> torch.nn.Module:
     """Return a fresh YOLOv8n for the five classes, the loss weights at ultralytics' defaults."""
     need("ultralytics", extra="train")
-    from ultralytics.nn.tasks import DetectionModel  # noqa: PLC0415 - after need() has silenced it
-    from ultralytics.utils import DEFAULT_CFG  # noqa: PLC0415
+    from ultralytics.nn.tasks import DetectionModel
+    from ultralytics.utils import DEFAULT_CFG
 
     torch.manual_seed(seed)
     model = DetectionModel("yolov8n.yaml", nc=CLASSES, verbose=False)
@@ -156,7 +156,12 @@ def train(args: argparse.Namespace) -> dict[str, torch.Tensor]:
         update_average(average, model, step)
         seconds = spent + time.perf_counter() - began
         if step % 50 == 0 or step == total - 1:
-            line = {"step": step, "of": total, "seconds": round(seconds), "loss": {k: round(float(v), 4) for k, v in parts.items()}}
+            line = {
+                "step": step,
+                "of": total,
+                "seconds": round(seconds),
+                "loss": {k: round(float(v), 4) for k, v in parts.items()},
+            }
             print(json.dumps(line), flush=True)
         if step % 250 == 249 or step == total - 1:
             state = {
@@ -170,8 +175,12 @@ def train(args: argparse.Namespace) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     """Train, then write the averaged weights as fp16 safetensors with the training record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder made by `edgekit data make uav-mini`")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder made by `edgekit data make uav-mini`"
+    )
     parser.add_argument("--work", type=Path, required=True, help="checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="where uav-yolov8n.safetensors goes")
     parser.add_argument("--epochs", type=int, default=10)
@@ -181,11 +190,15 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     average = train(args)
-    from safetensors.torch import save_file  # noqa: PLC0415
+    from safetensors.torch import save_file
 
     half = {k: (v.half() if v.dtype == torch.float32 else v).contiguous() for k, v in average.items()}
     record = {k: str(v) for k, v in vars(args).items() if k in {"epochs", "batch", "lr", "seed"}}
-    save_file(half, args.out / "uav-yolov8n.safetensors", metadata={"architecture": "yolov8n", "nc": str(CLASSES)} | record)
+    save_file(
+        half,
+        args.out / "uav-yolov8n.safetensors",
+        metadata={"architecture": "yolov8n", "nc": str(CLASSES)} | record,
+    )
 
 
 if __name__ == "__main__":

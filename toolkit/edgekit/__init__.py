@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgekit.jobs.api import compile_recipe as compile
+    from edgekit.jobs.api import compile_recipe as compile  # noqa: A004 - `edgekit.compile` reads best
     from edgekit.runtime import load
 
 __version__ = "0.1.0"
@@ -17,7 +17,7 @@ _PUBLIC = {"load": "edgekit.runtime:load", "compile": "edgekit.jobs.api:compile_
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'edgekit' has no attribute {name!r}")
-    import importlib  # noqa: PLC0415 - `import edgekit` loads nothing else
+    import importlib
 
     module, _, function = _PUBLIC[name].partition(":")
     return getattr(importlib.import_module(module), function)

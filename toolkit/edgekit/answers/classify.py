@@ -33,7 +33,11 @@ class Ranking:
     def plain(self) -> list[dict[str, object]]:
         """Return the ranking as JSON knows it."""
         return [
-            {"class": int(c), "score": round(float(s), 4), "name": self.names[c] if c < len(self.names) else ""}
+            {
+                "class": int(c),
+                "score": round(float(s), 4),
+                "name": self.names[c] if c < len(self.names) else "",
+            }
             for c, s in zip(self.classes, self.scores, strict=True)
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +77,8 @@ class Detect:
         """
         raw = next(iter(outputs.values()))
         if spec.layout == "yolov8":
-            boxes, scores, labels = _candidates(raw, spec.score, each_class)
-            keep = nms(boxes, scores, labels, spec.iou, spec.limit)
+            boxes, scores, labels = _candidates(raw, spec.score, each_class=each_class)
+            keep = nms(boxes, labels, spec.iou, spec.limit)
             boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
         elif spec.layout == "end-to-end":
             boxes, scores, labels = _end_to_end(raw, spec)
@@ -85,13 +86,11 @@ class Detect:
             raise RecipeError(
                 f"answers.layout: no {spec.layout!r}", hint=f"Layouts are: {', '.join(self.layouts)}."
             )
-        return Detections(
-            boxes=placement.to_frame(boxes), scores=scores, classes=labels, names=spec.classes
-        )
+        return Detections(boxes=placement.to_frame(boxes), scores=scores, classes=labels, names=spec.classes)
 
 
 def _candidates(
-    raw: NDArray[np.float32], score: float, each_class: bool
+    raw: NDArray[np.float32], score: float, *, each_class: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Return boxes (corners), scores and labels above `score`, best first, from (1, 4 + nc, anchors)."""
     if raw.ndim != 3 or raw.shape[0] != 1 or raw.shape[1] < 5:
@@ -116,7 +115,6 @@ def _candidates(
 
 def nms(
     boxes: NDArray[np.float32],
-    scores: NDArray[np.float32],
     labels: NDArray[np.int64],
     iou: float,
     limit: int,
@@ -125,7 +123,6 @@ def nms(
 
     Args:
         boxes: (N, 4) x1 y1 x2 y2, sorted by falling score.
-        scores: (N,) falling.
         labels: (N,).
         iou: A box goes where a better one of its class overlaps it by more than this.
         limit: At most this many stay.
@@ -137,7 +134,7 @@ def nms(
     x1, y1, x2, y2 = apart.T
     area = (x2 - x1) * (y2 - y1)
     waiting = np.arange(len(boxes))
-    kept = []
+    kept: list[Any] = []
     while len(waiting) and len(kept) < limit:
         first, rest = waiting[0], waiting[1:]
         kept.append(first)

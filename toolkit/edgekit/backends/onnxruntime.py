@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +75,7 @@ class OnnxRuntime:
             options.profile_file_prefix = profile
         try:
             return ort.InferenceSession(str(artifact.main), options, providers=[_PROVIDER])
-        except (RuntimeError, ValueError, *_engine_errors()) as error:
+        except _engine_errors() as error:
             raise RecipeError(
                 f"{artifact.main}: onnxruntime {ort.__version__} cannot read it: {_first_line(error)}",
                 hint="Check the file with: python -m onnx.checker",
@@ -85,7 +84,7 @@ class OnnxRuntime:
     def receipt(self, artifact: Artifact, inputs: Arrays) -> tuple[LayerRun, ...]:
         """Profile a few runs and return each node with its dtype and share of time."""
         with tempfile.TemporaryDirectory() as folder:
-            session = self._make(artifact, profile=os.path.join(folder, "profile"))
+            session = self._make(artifact, profile=str(Path(folder) / "profile"))
             names = [o.name for o in session.get_outputs()]
             for _ in range(6):
                 session.run(names, dict(inputs))
@@ -100,8 +99,16 @@ class OnnxRuntime:
 
 def _engine_errors() -> tuple[type[Exception], ...]:
     state = need("onnxruntime.capi.onnxruntime_pybind11_state")
-    names = ("Fail", "InvalidGraph", "InvalidArgument", "InvalidProtobuf", "NotImplemented", "RuntimeException")
-    return tuple(getattr(state, n) for n in (*names, "NoSuchFile") if hasattr(state, n))
+    names = (
+        "Fail",
+        "InvalidGraph",
+        "InvalidArgument",
+        "InvalidProtobuf",
+        "NotImplemented",
+        "RuntimeException",
+    )
+    own = (getattr(state, n) for n in (*names, "NoSuchFile") if hasattr(state, n))
+    return (RuntimeError, ValueError, *own)
 
 
 def _first_line(error: Exception) -> str:

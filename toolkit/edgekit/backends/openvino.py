@@ -80,7 +80,7 @@ class OpenVino:
         request = compiled.create_infer_request()
         spent: dict[str, list[float]] = {}
         for _ in range(6):
-            request.infer({k: v for k, v in inputs.items()})
+            request.infer(dict(inputs))
             for info in request.get_profiling_info():
                 spent.setdefault(info.node_name, []).append(info.real_time.total_seconds())
         return _layers(compiled.get_runtime_model(), spent)

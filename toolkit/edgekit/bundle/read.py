@@ -56,7 +56,9 @@ def open_bundle(path: Path, *, trusted_key: Path | None = None) -> Bundle:
     """
     if path.is_dir():
         if not (path / MANIFEST).is_file():
-            raise RecipeError(f"{path}: no bundle, {MANIFEST} is missing", hint="Give the bundle's own folder.")
+            raise RecipeError(
+                f"{path}: no bundle, {MANIFEST} is missing", hint="Give the bundle's own folder."
+            )
         manifest = verify_folder(path)
         return Bundle(folder=path, manifest=manifest, signature=_signature(path, trusted_key, str(path)))
     if not path.is_file():

@@ -35,7 +35,9 @@ def alone_errors(
     for layer in steps("ranking layers", layers, len(layers)):
         errors = []
         for row, ideal, norm in zip(_outputs(write_alone(layer), given), wanted, norms, strict=True):
-            errors.append(max(float(np.linalg.norm(a - b)) / n for a, b, n in zip(row, ideal, norm, strict=True)))
+            errors.append(
+                max(float(np.linalg.norm(a - b)) / n for a, b, n in zip(row, ideal, norm, strict=True))
+            )
         found[layer] = float(np.mean(errors))
     return found
 

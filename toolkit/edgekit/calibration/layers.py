@@ -22,7 +22,9 @@ def choices(model: Any) -> tuple[LayerChoice, ...]:
         reason = _why_float(node, constants, made)
         precision = "float" if reason else "int8"
         found.append(
-            LayerChoice(name=node.name, op=node.op_type, precision=precision, reason=reason or "weighted layer")
+            LayerChoice(
+                name=node.name, op=node.op_type, precision=precision, reason=reason or "weighted layer"
+            )
         )
     return tuple(found)
 
@@ -35,7 +37,12 @@ def _why_float(node: Any, constants: dict[str, Any], made: dict[str, Any]) -> st
     source = made.get(node.input[0])
     # The projection of a box distribution: sixteen fixed weights after a Softmax. In int8 it would
     # cost accuracy and save nothing.
-    if node.op_type == "Conv" and weight.shape[0] == 1 and source is not None and _after_softmax(source, made):
+    if (
+        node.op_type == "Conv"
+        and weight.shape[0] == 1
+        and source is not None
+        and _after_softmax(source, made)
+    ):
         return "decode tail"
     if node.op_type == "Gemm" and not _plain_gemm(node):
         return "scaled or transposed product"

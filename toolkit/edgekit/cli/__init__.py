@@ -7,6 +7,6 @@ import sys
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code."""
-    from edgekit.cli.frame import run  # noqa: PLC0415 - keeps `import edgekit.cli` free of click
+    from edgekit.cli.frame import run
 
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))

@@ -36,8 +36,18 @@ def inspect(path: Path, as_json: bool) -> None:
     click.echo(f"{len(data['files'])} files, {size / 1e6:.1f} MB, signature: {signature}")
     click.echo(f"licence: {data.get('licence') or 'not declared by the model'}")
     contract = data["contract"]
-    click.echo(f"task: {contract['answers']['task']}, classes: {', '.join(contract['answers']['classes']) or '-'}\n")
-    rows = [(v["name"], v["engine"], _latency(data["receipts"].get(v["name"], {})), _accuracy(data["receipts"].get(v["name"], {}))) for v in data["variants"]]
+    click.echo(
+        f"task: {contract['answers']['task']}, classes: {', '.join(contract['answers']['classes']) or '-'}\n"
+    )
+    rows = [
+        (
+            v["name"],
+            v["engine"],
+            _latency(data["receipts"].get(v["name"], {})),
+            _accuracy(data["receipts"].get(v["name"], {})),
+        )
+        for v in data["variants"]
+    ]
     table(("variant", "engine", "model latency", "accuracy"), rows)
     if data.get("gates"):
         click.echo()
@@ -64,7 +74,11 @@ def _accuracy(receipt: dict[str, object]) -> str:
 
 @command.command("verify")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--trusted-key", type=click.Path(path_type=Path), help="PEM file with the public key that must have signed it.")
+@click.option(
+    "--trusted-key",
+    type=click.Path(path_type=Path),
+    help="PEM file with the public key that must have signed it.",
+)
 @reporting
 def verify(path: Path, trusted_key: Path | None, as_json: bool) -> None:
     """Check every file of a bundle by its hash, and the signature with a key.
@@ -83,7 +97,9 @@ def verify(path: Path, trusted_key: Path | None, as_json: bool) -> None:
 
 @command.command("pack")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The .ekb file; the bundle's name where empty.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The .ekb file; the bundle's name where empty."
+)
 @reporting
 def pack(path: Path, output: Path | None, as_json: bool) -> None:
     """Pack a bundle folder into one .ekb file.

@@ -34,10 +34,16 @@ def show(work_dir: str | None, as_json: bool) -> None:
     for name, _, size in cache.entries():
         kinds.setdefault(name, []).append(size)
     if as_json:
-        show_json({"folder": cache.root, "steps": {k: {"count": len(v), "bytes": sum(v)} for k, v in kinds.items()}})
+        show_json(
+            {"folder": cache.root, "steps": {k: {"count": len(v), "bytes": sum(v)} for k, v in kinds.items()}}
+        )
         return
     rows = [(k, str(len(v)), f"{sum(v) / 1e6:.1f}") for k, v in sorted(kinds.items())]
-    table(("step", "kept", "MB"), [*rows, ("all", str(sum(map(len, kinds.values()))), f"{sum(map(sum, kinds.values())) / 1e6:.1f}")], right=(1, 2))
+    table(
+        ("step", "kept", "MB"),
+        [*rows, ("all", str(sum(map(len, kinds.values()))), f"{sum(map(sum, kinds.values())) / 1e6:.1f}")],
+        right=(1, 2),
+    )
     click.echo(f"\nin {cache.root}")
 
 

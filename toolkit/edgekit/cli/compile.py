@@ -16,19 +16,25 @@ if TYPE_CHECKING:
 
 @click.command("compile")
 @click.argument("recipe")
-@click.option("--device", default="local", show_default=True, help="Profile to compile for (`edgekit devices list`).")
+@click.option(
+    "--device", default="local", show_default=True, help="Profile to compile for (`edgekit devices list`)."
+)
 @click.option("-o", "--output", default="out", show_default=True, help="Folder that gets <recipe>-<device>/.")
 @click.option("--precision", default="", help="Only variants of this precision: fp32, fp16, bf16 or int8.")
 @click.option("--imgsz", default=0, help="Image side in pixels instead of the recipe's.")
 @click.option("--quick", is_flag=True, help="200 validation images and the smoke bench.")
-@click.option("--require-measured", is_flag=True, help="Fail (exit 3) where a gate was not measured or judged.")
+@click.option(
+    "--require-measured", is_flag=True, help="Fail (exit 3) where a gate was not measured or judged."
+)
 @click.option("--data", default="", help="data.yaml or COCO file, where RECIPE is a model file.")
 @click.option("--latency-ms", type=float, help="Gate for the p90 of the model, where RECIPE is a model file.")
 @click.option("--max-drop", type=float, help="Gate for the accuracy drop, where RECIPE is a model file.")
 @click.option("--trust", is_flag=True, help="Load a .pt pickle, which can run code, where RECIPE is one.")
 @click.option("--work-dir", default=None, help="Folder of the step cache instead of edgekit's own.")
 @click.option("--no-cache", is_flag=True, help="Repeat every step.")
-@click.option("--sign-key", default=None, help="PEM file with an Ed25519 private key to sign the bundle with.")
+@click.option(
+    "--sign-key", default=None, help="PEM file with an Ed25519 private key to sign the bundle with."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop.")
 @reporting
 def command(
@@ -48,7 +54,9 @@ def command(
     """
     from edgekit.jobs.api import ask_for, checked_recipe
 
-    checked = checked_recipe(recipe, data=data, device=device, latency_ms=latency_ms, max_drop=max_drop, trust=trust)
+    checked = checked_recipe(
+        recipe, data=data, device=device, latency_ms=latency_ms, max_drop=max_drop, trust=trust
+    )
     ask = ask_for(checked, device=device, **options)
     if dry_run:
         return _dry_run(ask, as_json=as_json)

@@ -35,7 +35,9 @@ def make(name: str, output: str, train: int, val: int, size: int, seed: int, as_
     if name not in GENERATED:
         raise RecipeError(f"data make: no set {name!r}", hint=suggestion(name, GENERATED))
     if train < 1 or val < 1 or not 64 <= size <= 4096:
-        raise RecipeError("data make: --train and --val start at 1, --size goes from 64 to 4096", hint="Correct it.")
+        raise RecipeError(
+            "data make: --train and --val start at 1, --size goes from 64 to 4096", hint="Correct it."
+        )
     progress = Progress()
     try:
         with watched_by(progress):

@@ -25,7 +25,18 @@ def list_devices(as_json: bool) -> None:
     machine = passport()
     found = profiles().values()
     if as_json:
-        show_json([{"name": p.name, "title": p.title, "aliases": p.aliases, "backends": p.backends, "measured_here": p.is_machine(machine)} for p in found])
+        show_json(
+            [
+                {
+                    "name": p.name,
+                    "title": p.title,
+                    "aliases": p.aliases,
+                    "backends": p.backends,
+                    "measured_here": p.is_machine(machine),
+                }
+                for p in found
+            ]
+        )
         return
     rows = [
         (p.name, p.title, ", ".join(p.backends), "measured here" if p.is_machine(machine) else "predicted")
@@ -58,7 +69,9 @@ def show(name: str, as_json: bool) -> None:
         click.echo(profile.note)
     if profile.facts:
         click.echo("\ncertainty: A vendor, B third party, C arithmetic from those, D from memory")
-        rows = [(f.key, f"{f.value} {f.unit}".strip(), f.condition, f.certainty, f.source) for f in profile.facts]
+        rows = [
+            (f.key, f"{f.value} {f.unit}".strip(), f.condition, f.certainty, f.source) for f in profile.facts
+        ]
         table(("fact", "value", "condition", "", "source"), rows)
 
 

@@ -20,7 +20,10 @@ def command(as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    table(("package", "version", "extra", "for"), [(p["package"], p["version"] or "missing", p["extra"], p["use"]) for p in found["packages"]])
+    table(
+        ("package", "version", "extra", "for"),
+        [(p["package"], p["version"] or "missing", p["extra"], p["use"]) for p in found["packages"]],
+    )
     click.echo()
     for key, value in found["places"].items():
         click.echo(f"{key:<10} {value}")

@@ -9,15 +9,29 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import click
 
 from edgekit import __version__
-from edgekit.cli import bundle, cache, compile, data, devices, doctor, init, models, predict, recipes, run as run_command
+from edgekit.cli import (
+    bundle,
+    cache,
+    compile,  # noqa: A004 - the command is called so
+    data,
+    devices,
+    doctor,
+    init,
+    models,
+    predict,
+    recipes,
+)
+from edgekit.cli import (
+    run as run_command,
+)
 from edgekit.core.errors import INTERRUPTED, EdgekitError
 from edgekit.core.files import resource_error
-from pathlib import Path
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,7 +83,7 @@ def run(arguments: list[str]) -> int:
 def _terminable() -> Iterator[None]:
     """Let SIGTERM clean up as Ctrl-C does."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -99,7 +113,10 @@ def _show(kind: str, message: str, hint: str, code: int, arguments: list[str]) -
         click.echo(json.dumps(body, indent=2, ensure_ascii=False))
     lines = message.splitlines()
     label = click.style("error:", fg="red", bold=True)
-    click.echo(f"{label} {lines[0]}" if len(lines) == 1 else f"{label}\n" + "\n".join(f"  {x}" for x in lines), err=True)
+    click.echo(
+        f"{label} {lines[0]}" if len(lines) == 1 else f"{label}\n" + "\n".join(f"  {x}" for x in lines),
+        err=True,
+    )
     if hint:
         click.echo(f"  {hint}", err=True)
 

@@ -36,7 +36,13 @@ def command(
 
     path = Path(output or f"{Path(model).stem}.yaml")
     text = recipe_text(
-        model, data=data, device=device, latency_ms=latency_ms, max_drop=max_drop, trust=trust, folder=path.parent
+        model,
+        data=data,
+        device=device,
+        latency_ms=latency_ms,
+        max_drop=max_drop,
+        trust=trust,
+        folder=path.parent,
     )
     check_recipe(text, path=path, folder=path.parent)
     if path.exists():
@@ -48,5 +54,7 @@ def command(
         return 0
     click.echo(f"{path} written. Next: edgekit compile {path} --device {device}")
     if model.endswith(".pt") and not trust:
-        click.echo("  A .pt is a pickle and runs its author's code: set `trust: true` in it if you trust this one.")
+        click.echo(
+            "  A .pt is a pickle and runs its author's code: set `trust: true` in it if you trust this one."
+        )
     return 0

@@ -45,4 +45,8 @@ def show(name: str, nc: int, imgsz: int, as_json: bool) -> None:
         show_json(found)
         return
     for key, value in found.items():
-        click.echo(f"{key.replace('_', ' '):<18} {value:,}" if isinstance(value, int) else f"{key.replace('_', ' '):<18} {value}")
+        click.echo(
+            f"{key.replace('_', ' '):<18} {value:,}"
+            if isinstance(value, int)
+            else f"{key.replace('_', ' '):<18} {value}"
+        )

@@ -13,10 +13,14 @@ from edgekit.core.watch import watched_by
 @click.command("run")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("source")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder for what is drawn or written.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="File or folder for what is drawn or written."
+)
 @click.option("--variant", default=None, help="Variant to use; the best one for this machine where empty.")
 @click.option("--threads", type=int, default=None, help="Threads of the engine.")
-@click.option("--trusted-key", type=click.Path(path_type=Path), help="PEM file with the key that must have signed it.")
+@click.option(
+    "--trusted-key", type=click.Path(path_type=Path), help="PEM file with the key that must have signed it."
+)
 @click.option("--frames", default=0, help="Frames of a video or camera at most; 0 for all.")
 @reporting
 def command(
@@ -44,12 +48,21 @@ def command(
     finally:
         progress.close()
     if as_json:
-        show_json({"variant": done.variant, "answers": done.answers, "written": done.written, "median_ms": done.median_ms})
+        show_json(
+            {
+                "variant": done.variant,
+                "answers": done.answers,
+                "written": done.written,
+                "median_ms": done.median_ms,
+            }
+        )
         return
     for row in done.answers[:10]:
         click.echo(f"{row['source']}: {row['summary']}")
     if len(done.answers) > 10:
         click.echo(f"… and {len(done.answers) - 10} more")
-    click.echo(f"{done.variant}, {done.median_ms:.1f} ms a frame from pixels to answer (median of {len(done.answers)})")
+    click.echo(
+        f"{done.variant}, {done.median_ms:.1f} ms a frame from pixels to answer (median of {len(done.answers)})"
+    )
     for path in done.written[:3]:
         click.echo(f"drawn: {path}")

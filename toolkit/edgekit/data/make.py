@@ -60,9 +60,7 @@ def make_uav_mini(
     return out / "data.yaml"
 
 
-def _draw_all(
-    out: Path, jobs: list[tuple[str, int]], seed: int, size: int, workers: int
-) -> Iterator[None]:
+def _draw_all(out: Path, jobs: list[tuple[str, int]], seed: int, size: int, workers: int) -> Iterator[None]:
     """Draw the jobs in processes of their own and yield once for each finished scene."""
     count = min(workers or os.cpu_count() or 1, len(jobs)) or 1
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -78,7 +76,8 @@ def _draw_all(
             one.stdin.write(json.dumps([str(out), seed, size, jobs[k::count]]))
             one.stdin.close()
         for k, one in enumerate(running):
-            assert one.stdout and one.stderr
+            assert one.stdout
+            assert one.stderr
             done = 0
             for _ in one.stdout:
                 done += 1

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.core.lazy import need
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 CLASSES = ("person", "motorbike", "car", "truck", "bus")
 
@@ -56,7 +55,6 @@ def draw_scene(*, seed: int, split: str, index: int, size: int = 640) -> Scene:
         index: The scene's number in its split.
         size: Side of the square image in pixels. The ground resolution does not depend on it.
     """
-    np = need("numpy")
     rng = np.random.default_rng([seed, {"train": 1, "val": 2}[split], index])
     scale = float(rng.uniform(*_PX_PER_METRE))
     sun = rng.uniform(0, 2 * np.pi)
@@ -75,7 +73,7 @@ def draw_scene(*, seed: int, split: str, index: int, size: int = 640) -> Scene:
 
 def _ground(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
     """Return a textured ground (size, size, 3) float32: noise at five scales, two soils blended."""
-    cv2, np = need("cv2", extra="host"), need("numpy")
+    cv2 = need("cv2", extra="host")
     first, second = (np.array(_GROUNDS[i], np.float32) for i in rng.choice(len(_GROUNDS), 2))
     noise = np.zeros((size, size), np.float32)
     for cells in (3, 9, 27, 81, 243):
@@ -91,7 +89,7 @@ def _roads(
     rng: np.random.Generator, image: NDArray[np.float32], scale: float
 ) -> list[tuple[float, float, float, float]]:
     """Draw one to three straight roads; return each as x, y, angle and half width."""
-    cv2, np = need("cv2", extra="host"), need("numpy")
+    cv2 = need("cv2", extra="host")
     size = image.shape[0]
     roads = []
     for _ in range(int(rng.integers(1, 4))):
@@ -117,7 +115,7 @@ def _roofs(
     shadow: tuple[float, float, float],
 ) -> None:
     """Draw up to nine roofs with ridges, boxes on top and cast shadows."""
-    cv2, np = need("cv2", extra="host"), need("numpy")
+    cv2 = need("cv2", extra="host")
     size = image.shape[0]
     for _ in range(int(rng.integers(2, 10) * size / 640 + 0.5)):
         centre, sides = rng.uniform(0, size, 2), rng.uniform(9, 26, 2) * scale
@@ -137,10 +135,12 @@ def _roofs(
             cv2.fillPoly(image, [_corners(spot, unit, angle)], (tone, tone, tone), cv2.LINE_AA)
 
 
-def _corners(centre: object, sides: object, angle: float) -> NDArray[np.int32]:
-    cv2, np = need("cv2", extra="host"), need("numpy")
-    (x, y), (w, h) = centre, sides  # type: ignore[misc]
-    box: NDArray[np.int32] = np.int32(cv2.boxPoints(((float(x), float(y)), (float(w), float(h)), angle)))
+def _corners(centre: Any, sides: Any, angle: float) -> NDArray[np.int32]:
+    cv2 = need("cv2", extra="host")
+    (x, y), (w, h) = centre, sides
+    box: NDArray[np.int32] = np.asarray(
+        cv2.boxPoints(((float(x), float(y)), (float(w), float(h)), angle)), np.int32
+    )
     return box
 
 
@@ -176,7 +176,6 @@ def _place(
     roads: list[tuple[float, float, float, float]],
 ) -> tuple[float, float, float]:
     """Return x, y in pixels and a heading in radians: vehicles mostly follow a road."""
-    np = need("numpy")
     on_road = rng.uniform() < (0.25 if name == "person" else 0.75)
     if not on_road:
         x, y = rng.uniform(4, size - 4, 2)
@@ -193,7 +192,7 @@ def _patch(
     rng: np.random.Generator, name: str, length: float, width: float, angle: float
 ) -> NDArray[np.float32]:
     """Return a square BGRA patch, float32, alpha in [0, 1], the object at its centre."""
-    cv2, np = need("cv2", extra="host"), need("numpy")
+    cv2 = need("cv2", extra="host")
     side = int(np.ceil(length + 4)) | 1
     canvas = np.zeros((side * _SS, side * _SS, 4), np.float32)
     draw = {"person": _person, "motorbike": _motorbike}.get(name, _vehicle)
@@ -205,9 +204,7 @@ def _patch(
     return small
 
 
-def _rect(
-    canvas: NDArray[np.float32], x: tuple[float, float], half: float, paint: tuple[float, ...]
-) -> None:
+def _rect(canvas: NDArray[np.float32], x: tuple[float, float], half: float, paint: tuple[float, ...]) -> None:
     """Fill an upright rectangle given by its span from the centre, opaque."""
     cv2 = need("cv2", extra="host")
     c = canvas.shape[0] / 2
@@ -218,7 +215,6 @@ def _rect(
 def _vehicle(
     rng: np.random.Generator, canvas: NDArray[np.float32], name: str, length: float, width: float
 ) -> None:
-    np = need("numpy")
     paint = np.array(_PAINTS[int(rng.integers(len(_PAINTS)))], np.float32) + rng.normal(0, 8, 3)
     front, half = length / 2, width / 2
     if name == "truck":
@@ -240,7 +236,7 @@ def _vehicle(
 def _person(
     rng: np.random.Generator, canvas: NDArray[np.float32], _: str, length: float, width: float
 ) -> None:
-    cv2, np = need("cv2", extra="host"), need("numpy")
+    cv2 = need("cv2", extra="host")
     c = int(canvas.shape[0] / 2)
     cloth = (rng.uniform(20, 235, 3)).tolist()
     trousers = (rng.uniform(15, 120, 3)).tolist()
@@ -266,7 +262,6 @@ def _motorbike(
 
 def _visible_box(patch: NDArray[np.float32], size: int, x: float, y: float) -> list[float] | None:
     """Return the patch's box inside the image, None where more than half of it is outside."""
-    np = need("numpy")
     left, top = _corner(patch, x, y)
     rows, columns = np.nonzero(patch[..., 3] > 0.35)
     if not len(rows):
@@ -290,11 +285,10 @@ def _paste(
     scale: float,
 ) -> None:
     """Blend the patch and its shadow into the image."""
-    np = need("numpy")
     left, top = _corner(patch, x, y)
     dx, dy = (round(v * shadow[2] * 1.6 * scale) for v in shadow[:2])
     _blend(image, np.zeros((*patch.shape[:2], 3), np.float32), patch[..., 3] * 0.5, left + dx, top + dy)
-    colour = patch[..., :3] / np.maximum(patch[..., 3:], 1e-3)
+    colour: Any = patch[..., :3] / np.maximum(patch[..., 3:], np.float32(1e-3))
     _blend(image, colour, patch[..., 3], left, top)
 
 
@@ -316,8 +310,8 @@ def _blend(
     view += a * colour[cut]
 
 
-def _area(box: object) -> float:
-    x1, y1, x2, y2 = box  # type: ignore[misc]
+def _area(box: Any) -> float:
+    x1, y1, x2, y2 = box
     return float(max(x2 - x1, 0) * max(y2 - y1, 0))
 
 
@@ -335,7 +329,7 @@ def _trees(
     boxes: list[list[float]],
 ) -> None:
     """Draw tree crowns; some hide a part of an object, none hides more than about half of one."""
-    cv2, np = need("cv2", extra="host"), need("numpy")
+    cv2 = need("cv2", extra="host")
     size = image.shape[0]
     for _ in range(int(rng.integers(4, 28) * (size / 640) ** 2 + 0.5)):
         x, y = rng.uniform(0, size, 2)
@@ -355,7 +349,7 @@ def _trees(
 
 def _camera(rng: np.random.Generator, image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the scene as a camera gives it: exposure, haze, blur, motion and sensor noise."""
-    cv2, np = need("cv2", extra="host"), need("numpy")
+    cv2 = need("cv2", extra="host")
     image = image * rng.uniform(0.65, 1.2) + rng.uniform(0, 22)
     image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.35, 0.8)))
     if rng.uniform() < 0.25:

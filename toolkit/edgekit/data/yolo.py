@@ -49,7 +49,9 @@ def read_yolo(path: Path, split: str) -> Split:
 def _places(form: Form, layout: _Layout, split: str) -> list[Path]:
     given: Any = getattr(layout, split, None)
     if not given:
-        raise RecipeError(f"{form.path}: has no split {split!r}", hint=f"Add `{split}:` with its image folder.")
+        raise RecipeError(
+            f"{form.path}: has no split {split!r}", hint=f"Add `{split}:` with its image folder."
+        )
     root = form.path.parent / layout.path
     return [root / one for one in ([given] if isinstance(given, str) else given)]
 

@@ -94,14 +94,14 @@ def _known(kind: type, place: Place) -> list[str]:
 
 
 def _hints(kind: Any) -> dict[str, Any]:
-    import typing  # noqa: PLC0415
+    import typing
 
     found: dict[str, Any] = typing.get_type_hints(kind)
     return found
 
 
 def _dataclass_in(hint: Any) -> Any:
-    import typing  # noqa: PLC0415
+    import typing
 
     if dataclasses.is_dataclass(hint):
         return hint
@@ -140,7 +140,7 @@ def form_of(text: str, path: Path) -> Form:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         node = yaml.compose(text, Loader=loader)
-        value = yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
+        value = yaml.load(text, Loader=loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1

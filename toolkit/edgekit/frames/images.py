@@ -49,7 +49,7 @@ def _decode(data: bytes) -> Image | None:
         cv2 = need("cv2", extra="vision", why="decode images")
         found: Image | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         return found
-    import io  # noqa: PLC0415
+    import io
 
     pil = need("PIL.Image")
     try:

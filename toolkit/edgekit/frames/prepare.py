@@ -41,9 +41,8 @@ def check_frame(frame: object) -> Image:
     Raises:
         RecipeError: It is not a uint8 array (H, W, 3) with at least one pixel.
     """
-    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3:
-        if frame.shape[2] == 3 and frame.size:
-            return frame
+    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.shape[2:] == (3,) and frame.size:
+        return frame
     found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
     raise RecipeError(
         f"frame: {found} is not a BGR image",
@@ -69,13 +68,13 @@ def prepare(
         with_cv2: True and False choose; None takes cv2 where it is installed.
     """
     cv2_used = have("cv2") if with_cv2 is None else with_cv2
-    image, placement = _fit(frame, spec, size, cv2_used)
+    image, placement = _fit(frame, spec, size, with_cv2=cv2_used)
     tensor = np.empty((1, 3, *size), np.float32) if out is None else out
-    _fill(tensor, image, spec, cv2_used)
+    _fill(tensor, image, spec, with_cv2=cv2_used)
     return tensor, placement
 
 
-def _fit(frame: Image, spec: Frames, size: tuple[int, int], with_cv2: bool) -> tuple[Image, Placement]:
+def _fit(frame: Image, spec: Frames, size: tuple[int, int], *, with_cv2: bool) -> tuple[Image, Placement]:
     height, width = frame.shape[:2]
     if spec.resize == "stretch":
         image = resize(frame, size[1], size[0], with_cv2=with_cv2)
@@ -84,11 +83,11 @@ def _fit(frame: Image, spec: Frames, size: tuple[int, int], with_cv2: bool) -> t
         )
         return image, place
     if spec.resize == "crop":
-        return _crop(frame, size, with_cv2)
-    return _letterbox(frame, spec.pad, size, with_cv2)
+        return _crop(frame, size, with_cv2=with_cv2)
+    return _letterbox(frame, spec.pad, size, with_cv2=with_cv2)
 
 
-def _letterbox(frame: Image, pad: int, size: tuple[int, int], with_cv2: bool) -> tuple[Image, Placement]:
+def _letterbox(frame: Image, pad: int, size: tuple[int, int], *, with_cv2: bool) -> tuple[Image, Placement]:
     """Fit the frame into the middle of a grey canvas, aspect kept."""
     height, width = frame.shape[:2]
     scale = min(size[0] / height, size[1] / width)
@@ -104,7 +103,7 @@ def _letterbox(frame: Image, pad: int, size: tuple[int, int], with_cv2: bool) ->
     return image, place
 
 
-def _crop(frame: Image, size: tuple[int, int], with_cv2: bool) -> tuple[Image, Placement]:
+def _crop(frame: Image, size: tuple[int, int], *, with_cv2: bool) -> tuple[Image, Placement]:
     """Scale until the frame covers the tensor, then cut out the middle."""
     height, width = frame.shape[:2]
     scale = max(size[0] / height, size[1] / width)
@@ -116,14 +115,13 @@ def _crop(frame: Image, size: tuple[int, int], with_cv2: bool) -> tuple[Image, P
     return image, place
 
 
-def _fill(tensor: NDArray[np.float32], image: Image, spec: Frames, with_cv2: bool) -> None:
+def _fill(tensor: NDArray[np.float32], image: Image, spec: Frames, *, with_cv2: bool) -> None:
     """Write the image as planes: channel order, scale, mean, deviation."""
     order = (2, 1, 0) if spec.color == "rgb" else (0, 1, 2)
+    planes = tuple(image[..., k] for k in range(3))
     if with_cv2:
         # Split planes first: numpy's strided reads of interleaved pixels take four times as long.
         planes = need("cv2", extra="vision").split(image)
-    else:
-        planes = tuple(image[..., k] for k in range(3))
     for k, source in enumerate(order):
         np.multiply(planes[source], np.float32(spec.scale), out=tensor[0, k], casting="unsafe")
         if spec.mean[k] or spec.std[k] != 1.0:

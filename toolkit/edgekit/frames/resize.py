@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,8 +41,9 @@ def _resize_numpy(image: Image, width: int, height: int) -> Image:
     across = wide[:, columns] * (_ONE - weight) + wide[:, column_next] * weight
     weight = row_weight[:, None, None]
     # 255 * 2048 * 2048 is below 2**31, so int32 holds the sum.
-    total = across[rows] * (_ONE - weight) + across[row_next] * weight
-    return ((total + (_ONE * _ONE >> 1)) >> 22).astype(np.uint8)
+    total: Any = across[rows] * (_ONE - weight) + across[row_next] * weight
+    small: Image = np.right_shift(total + (_ONE * _ONE >> 1), 22).astype(np.uint8)
+    return small
 
 
 def _taps(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int32]]:

@@ -19,7 +19,9 @@ class AccuracyDrop:
             state = "not judged" if evidence.why_no_accuracy else "not measured"
             return Verdict(gate=key, limit=limit, found="-", state=state, detail=why)
         base = accuracy.value + accuracy.drop
-        detail = f"{accuracy.metric} {base:.4f} in float32, {accuracy.value:.4f} here, {accuracy.images} images"
+        detail = (
+            f"{accuracy.metric} {base:.4f} in float32, {accuracy.value:.4f} here, {accuracy.images} images"
+        )
         if accuracy.interval:
             detail += f", 95 % interval {accuracy.interval[0]:+.4f} to {accuracy.interval[1]:+.4f}"
         if accuracy.where != "this machine":

@@ -28,7 +28,9 @@ class LatencyGate:
             )
         tail = next((t for t in latency.tails if t.share == _SHARES[key]), None)
         if tail is None or tail.bound_ms is None:
-            return Verdict(gate=key, limit=limit, found=_missing(tail), state="not judged", detail="too few runs")
+            return Verdict(
+                gate=key, limit=limit, found=_missing(tail), state="not judged", detail="too few runs"
+            )
         found = f"{tail.bound_ms:.2f} ms"
         if latency.label == "unstable":
             detail = f"the {latency.runs} runs were unstable (variation above 10 %)"

@@ -15,7 +15,9 @@ class PrecisionShare:
         """Compare the receipt's share with the limit."""
         chosen = evidence.chosen
         if chosen.precision == "fp32":
-            return Verdict(gate=key, limit=limit, found="-", state="pass", detail="nothing but float32 was asked for")
+            return Verdict(
+                gate=key, limit=limit, found="-", state="pass", detail="nothing but float32 was asked for"
+            )
         if chosen.share is None:
             detail = evidence.why_no_device or "the engine gave no receipt"
             return Verdict(gate=key, limit=limit, found="-", state="not measured", detail=detail)

@@ -30,13 +30,11 @@ class Evidence:
 
 
 class Gate(Protocol):
-    """Judges one kind of limit.
+    """Judges one kind of limit."""
 
-    Attributes:
-        keys: The recipe keys it answers for, with what each means.
-    """
-
-    keys: Mapping[str, str]
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """Return the recipe keys it answers for, with what each means."""
 
     def judge(self, key: str, limit: float, evidence: Evidence) -> Verdict:
         """Return the verdict; a limit that could not be checked is "not measured" or "not judged"."""

@@ -15,7 +15,9 @@ class SizeMb:
         """Compare the size with the limit."""
         size = evidence.chosen.size_mb
         state = "pass" if size <= limit else "fail"
-        return Verdict(gate=key, limit=limit, found=f"{size:.2f} MB", state=state, detail=evidence.chosen.name)
+        return Verdict(
+            gate=key, limit=limit, found=f"{size:.2f} MB", state=state, detail=evidence.chosen.name
+        )
 
 
 PLUGIN: Gate = SizeMb()

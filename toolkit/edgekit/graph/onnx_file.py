@@ -39,7 +39,9 @@ def read_onnx(path: Path) -> Any:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, OSError) as error:
         line = str(error).strip().splitlines()[0][:240]
-        raise RecipeError(f"{path}: is no valid ONNX model: {line}", hint="Export the model again.") from error
+        raise RecipeError(
+            f"{path}: is no valid ONNX model: {line}", hint="Export the model again."
+        ) from error
     return model
 
 

@@ -121,7 +121,9 @@ def _kept(path: Path) -> tuple[Found, ...]:
     return tuple(Found(boxes=b, scores=s, classes=c) for b, s, c in zip(*groups, strict=True))
 
 
-def accuracy_of(ask: Ask, data: Data, lowered: Lowered, reference: Lowered | None, *, simulated: bool) -> Accuracy:
+def accuracy_of(
+    ask: Ask, data: Data, lowered: Lowered, reference: Lowered | None, *, simulated: bool
+) -> Accuracy:
     """Return the accuracy of a variant on the validation images, with its drop against the reference."""
     metric = ask.checked.recipe.data.metric
     where = "this machine" if ask.here else f"{lowered.wanted.backend} on this {ask.passport['arch']} host"
@@ -131,7 +133,9 @@ def accuracy_of(ask: Ask, data: Data, lowered: Lowered, reference: Lowered | Non
     value = own.scores.value(metric)
     drop, interval = None, None
     if reference:
-        other = judged(ask, reference, data.validation, data.names, digest=data.validation_digest, where="accuracy")
+        other = judged(
+            ask, reference, data.validation, data.names, digest=data.validation_digest, where="accuracy"
+        )
         drop = other.scores.value(metric) - value
         interval = _interval(ask, data, other, own, metric)
     return Accuracy(

@@ -55,7 +55,13 @@ def checked_recipe(
     """
     if Path(what).suffix in MODELS:
         text = recipe_text(
-            str(what), data=data, device=device, latency_ms=latency_ms, max_drop=max_drop, trust=trust, folder=Path()
+            str(what),
+            data=data,
+            device=device,
+            latency_ms=latency_ms,
+            max_drop=max_drop,
+            trust=trust,
+            folder=Path(),
         )
         return check_recipe(text, path=Path(f"{Path(what).stem}.yaml"), folder=Path())
     if data or latency_ms is not None or max_drop is not None or trust:

@@ -30,7 +30,12 @@ _TOOLS = ("onnx", "onnxruntime", "openvino", "onnxslim", "numpy")
 
 
 def write_bundle(
-    folder: Path, ask: Ask, network: Network, lowered: Sequence[Lowered], outcome: Outcome, files: Sequence[Path]
+    folder: Path,
+    ask: Ask,
+    network: Network,
+    lowered: Sequence[Lowered],
+    outcome: Outcome,
+    files: Sequence[Path],
 ) -> None:
     """Write the bundle of one compile into an empty folder and verify it by reading it back.
 
@@ -94,7 +99,7 @@ def facts(ask: Ask, outcome: Outcome, lowered: Sequence[Lowered]) -> dict[str, A
 
 def digest_file_of(text: str) -> str:
     """Return the SHA-256 a file with this text has."""
-    import hashlib  # noqa: PLC0415
+    import hashlib
 
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -159,6 +164,6 @@ def _golden_one(folder: Path, k: int, network: Network, session: Any, files: Seq
             return
     else:
         given = random_inputs(contract, np.random.default_rng(k))
-        np.savez(folder / f"inputs{k}.npz", **given)
+        np.savez(folder / f"inputs{k}.npz", **given)  # type: ignore[arg-type]
         outputs = session.infer(given)
     np.savez(folder / f"outputs{k}.npz", **outputs)

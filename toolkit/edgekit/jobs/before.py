@@ -40,7 +40,16 @@ def refuse_early(ask: Ask) -> None:
 
 
 def _faults(ask: Ask) -> Iterator[EdgekitError]:
-    checks: tuple[Callable[[Ask], None], ...] = (_model, _data, _device, _passes, _output, _key, _disk, _extras)
+    checks: tuple[Callable[[Ask], None], ...] = (
+        _model,
+        _data,
+        _device,
+        _passes,
+        _output,
+        _key,
+        _disk,
+        _extras,
+    )
     for check in checks:
         try:
             check(ask)
@@ -58,11 +67,13 @@ def _model(ask: Ask) -> None:
 
 def need_package(name: str, *, why: str) -> None:
     """Refuse a package of [train] that is missing, without importing it."""
-    from edgekit.core.errors import MissingError  # noqa: PLC0415
-    from edgekit.core.lazy import have  # noqa: PLC0415
+    from edgekit.core.errors import MissingError
+    from edgekit.core.lazy import have
 
     if not have(name):
-        raise MissingError(f"{name} is not installed, needed to {why}", hint="Run: pip install 'edgekit[train]'")
+        raise MissingError(
+            f"{name} is not installed, needed to {why}", hint="Run: pip install 'edgekit[train]'"
+        )
 
 
 def _data(ask: Ask) -> None:
@@ -81,12 +92,16 @@ def _data(ask: Ask) -> None:
         form = read_form(places[0])
         for split in (part.calibration, part.validation):
             if not form.value.get(split):
-                raise RecipeError(f"{places[0]}: has no split {split!r}", hint=f"Add `{split}:` with its image folder.")
+                raise RecipeError(
+                    f"{places[0]}: has no split {split!r}", hint=f"Add `{split}:` with its image folder."
+                )
 
 
 def _device(ask: Ask) -> None:
     for precision in (ask.precision, ask.only_precision):
-        if fault := refuse_backend(ask.profile, ask.only_backend, _offered(ask, precision), where="--precision"):
+        if fault := refuse_backend(
+            ask.profile, ask.only_backend, _offered(ask, precision), where="--precision"
+        ):
             raise RecipeError(fault.partition(". ")[0], hint=fault.partition(". ")[2])
 
 
@@ -125,7 +140,8 @@ def _output(ask: Ask) -> None:
 def _refuse_unwritable(place: Path) -> None:
     if not os.access(place, os.W_OK | os.X_OK):
         raise ResourceError(
-            f"{place}: may not be written", hint="Give write permission, or choose another folder (-o, --work-dir)."
+            f"{place}: may not be written",
+            hint="Give write permission, or choose another folder (-o, --work-dir).",
         )
 
 
@@ -157,6 +173,6 @@ def _extras(ask: Ask) -> None:
 
 
 def _engine(backend: str) -> bool:
-    from edgekit.core.lazy import have  # noqa: PLC0415
+    from edgekit.core.lazy import have
 
     return backend != "tensorrt" and have(backend)

@@ -117,7 +117,9 @@ def _open(ask: Ask, networks: Networks, data: Data | None) -> _Field:
 def _second_round(field_: _Field) -> list[str]:
     """Measure those near the fastest again; return all names that may be chosen, fastest first."""
     ask, found = field_.ask, field_.found
-    allowed = [n for n, f in found.items() if ask.only_precision in {"", f.lowered.wanted.precision}] or list(found)
+    allowed = [n for n, f in found.items() if ask.only_precision in {"", f.lowered.wanted.precision}] or list(
+        found
+    )
     fastest = min(median(found[n].samples) for n in allowed)
     near = [n for n in allowed if median(found[n].samples) <= _NEAR * fastest]
     again = held(
@@ -231,7 +233,8 @@ def _others(field_: _Field, chosen: Lowered) -> tuple[Lowered, ...]:
         fits = [
             f
             for f in field_.found.values()
-            if f.lowered.wanted.backend == backend and (_proven(f, limit) or f.lowered.wanted.precision == "fp32")
+            if f.lowered.wanted.backend == backend
+            and (_proven(f, limit) or f.lowered.wanted.precision == "fp32")
         ]
         if fits and backend != chosen.wanted.backend:
             best = min(fits, key=lambda f: median(f.samples))
@@ -283,7 +286,9 @@ def predicted_choice(
             made = _Found(lowered=lowered(ask, networks, wanted), predicted=predictions.get(wanted.plain))
             field_.found[wanted.name] = made
     own = ask.only_backend or next(iter(ask.profile.backends))
-    pool = [f for f in field_.found.values() if f.lowered.wanted.backend == own or not ask.profile.builds_engines]
+    pool = [
+        f for f in field_.found.values() if f.lowered.wanted.backend == own or not ask.profile.builds_engines
+    ]
     pool = [f for f in pool if ask.only_precision in {"", f.lowered.wanted.precision}] or pool
     limit = ask.checked.gates(ask.profile.name).get("accuracy_drop")
     for one in sorted(pool, key=lambda f: f.predicted.ms if f.predicted else 1e9):
@@ -318,6 +323,8 @@ def _accuracy_elsewhere(field_: _Field, networks: Networks, one: _Found) -> None
             one.accuracy = replace(one.accuracy, drop=0.0, interval=(0.0, 0.0))
     elif wanted.precision == "int8":
         # TensorRT's int8 is symmetric; OpenVINO's symmetric style computes the same sums here.
-        pair = [Wanted(backend="openvino", precision=p, style=s) for p, s in (("int8", "symmetric"), ("fp32", ""))]
+        pair = [
+            Wanted(backend="openvino", precision=p, style=s) for p, s in (("int8", "symmetric"), ("fp32", ""))
+        ]
         int8, float32 = (lowered(ask, networks, w) for w in pair)
         one.accuracy = accuracy_of(ask, field_.data, int8, float32, simulated=True)

@@ -99,9 +99,11 @@ def _outcome(work: _Work) -> Outcome:
     ask, choice = work.ask, work.choice
     limits = ask.checked.gates(ask.profile.name)
     verdicts = _verdicts(work, limits)
-    missed = missed_gate(limits, ask, choice)
+    missed = missed_gate(limits, choice)
     ways = (
-        ways_in(ask, work.source, work.loaded, work.networks.plan, work.data, choice, missed) if missed else ()
+        ways_in(ask, work.source, work.loaded, work.networks.plan, work.data, choice, missed)
+        if missed
+        else ()
     )
     return Outcome(
         name=ask.checked.name,
@@ -170,7 +172,9 @@ def _notes(work: _Work) -> list[str]:
     if not ask.here:
         notes.append(f"Latencies are predicted from published rows; nothing ran on {ask.profile.title}.")
     if work.choice.chosen.wanted.backend == "tensorrt":
-        notes.append("The TensorRT engine is built on the device; the bundle holds its ONNX file and build.json.")
+        notes.append(
+            "The TensorRT engine is built on the device; the bundle holds its ONNX file and build.json."
+        )
     if not work.choice.outcomes[0].steady:
         notes.append("The warm-up never became steady: this machine is busy or throttles.")
     for name, facts in work.networks.facts.items():
@@ -204,7 +208,12 @@ def _write(folder: Path, work: _Work, outcome: Outcome) -> None:
 
 def report_data(outcome: Outcome) -> dict[str, Any]:
     """Return the outcome as report.json has it, the verdict in words included."""
-    return {"schema": "edgekit/report/v1", "verdict": outcome.words, "exit_code": outcome.exit_code, **plain(outcome)}
+    return {
+        "schema": "edgekit/report/v1",
+        "verdict": outcome.words,
+        "exit_code": outcome.exit_code,
+        **plain(outcome),
+    }
 
 
 def _pictures(bundle: Path, work: _Work, files: list[Path]) -> list[str]:

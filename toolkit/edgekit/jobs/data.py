@@ -88,7 +88,13 @@ def _same_names(train: tuple[str, ...], val: tuple[str, ...], path: Path) -> tup
 def drawn(cache: StepCache, name: str, *, quick: bool) -> Path:
     """Return the `data.yaml` of a generated set, drawn once and kept."""
     train, val = _DRAWN[quick]
-    inputs = {"train": train, "val": val, "seed": 0, "scenes": digest_file(Path(uav_mini.__file__)), **versions("numpy")}
+    inputs = {
+        "train": train,
+        "val": val,
+        "seed": 0,
+        "scenes": digest_file(Path(uav_mini.__file__)),
+        **versions("numpy"),
+    }
 
     def make(folder: Path) -> None:
         make_uav_mini(folder / "set", train=train, val=val)

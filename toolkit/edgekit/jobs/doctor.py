@@ -38,7 +38,9 @@ def examined() -> dict[str, Any]:
             f"opencv-python {pair[0]} and opencv-python-headless {pair[1]} overwrite each other: install one version of both"
         )
     if not found["onnxruntime"] and not found["openvino"]:
-        warnings.append("no engine is installed: pip install 'edgekit[host]', or onnxruntime alone to run bundles")
+        warnings.append(
+            "no engine is installed: pip install 'edgekit[host]', or onnxruntime alone to run bundles"
+        )
     return {
         "edgekit": __version__,
         "python": sys.version.split()[0],

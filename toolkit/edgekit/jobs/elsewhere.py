@@ -17,7 +17,9 @@ def predictions(profile: Profile, loaded: Loaded, *, scale: float = 1.0) -> dict
         loaded: The model.
         scale: Factor on GFLOPs and activations, for other image sizes.
     """
-    size = Size(gflops=max(loaded.gflops * scale, 1e-6), activations_m=max(loaded.activations_m * scale, 1e-6))
+    size = Size(
+        gflops=max(loaded.gflops * scale, 1e-6), activations_m=max(loaded.activations_m * scale, 1e-6)
+    )
     what = loaded.network.source.get("what", "")
     model = next((n for n in known_models() if n in what), "")
     return {

@@ -36,9 +36,13 @@ def recipe_text(
     """
     profile = profile_of(device)
     if latency_ms is not None and not latency_ms > 0:
-        raise RecipeError(f"--latency-ms: {latency_ms:g} is not above 0", hint="Give milliseconds, such as 15.")
+        raise RecipeError(
+            f"--latency-ms: {latency_ms:g} is not above 0", hint="Give milliseconds, such as 15."
+        )
     if max_drop is not None and not 0 <= max_drop < 1:
-        raise RecipeError(f"--max-drop: {max_drop:g} is no share from 0 to 1", hint="0.01 is one point of mAP.")
+        raise RecipeError(
+            f"--max-drop: {max_drop:g} is no share from 0 to 1", hint="0.01 is one point of mAP."
+        )
     if max_drop is not None and not data:
         raise RecipeError("--max-drop needs --data: a drop is judged on labelled images", hint="Give --data.")
     drop = 0.01 if max_drop is None else max_drop
@@ -46,17 +50,25 @@ def recipe_text(
         "# A recipe of edgekit: what to do with one model, and what must hold afterwards.",
         "schema: edgekit/recipe/v1",
         "",
-        *_model(model, trust, folder),
+        *_model(model, folder, trust=trust),
         "",
         *(_data(data, folder) if data else _NO_DATA),
         "",
         "passes:",
         "  - simplify               # fold constants, remove needless nodes",
-        *([f"  - quantize-int8: {{max_drop: {drop:g}}}   # keeps layers in float until the drop holds"] if data else []),
+        *(
+            [f"  - quantize-int8: {{max_drop: {drop:g}}}   # keeps layers in float until the drop holds"]
+            if data
+            else []
+        ),
         "",
         "export: {imgsz: 0}         # side in pixels; 0 keeps the model's own (640 where it is free)",
         "",
-        *(_gates(drop) if data else ["gates: {}                  # such as accuracy_drop, speedup, precision_share, size_mb"]),
+        *(
+            _gates(drop)
+            if data
+            else ["gates: {}                  # such as accuracy_drop, speedup, precision_share, size_mb"]
+        ),
         "",
         "bench: {mode: standard}    # smoke, quick or standard",
         "",
@@ -65,7 +77,7 @@ def recipe_text(
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _model(model: str, trust: bool, folder: Path) -> list[str]:
+def _model(model: str, folder: Path, *, trust: bool) -> list[str]:
     path = Path(model)
     if model in catalogue():
         find_by_name(model)

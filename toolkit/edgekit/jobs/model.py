@@ -107,7 +107,9 @@ def load_model(
     return _kept(ask.cache.step("model", inputs, make))
 
 
-def _make(folder: Path, ask: Ask, source: Source, few: Sequence[Sample], names: Sequence[str], size: int) -> None:
+def _make(
+    folder: Path, ask: Ask, source: Source, few: Sequence[Sample], names: Sequence[str], size: int
+) -> None:
     parity: float | None = None
     if source.kind == "onnx":
         assert source.path
@@ -147,7 +149,7 @@ def placed(network: Network, folder: Path) -> Network:
 
 def _from_torch(ask: Ask, source: Source, few: Sequence[Sample], size: int) -> tuple[Any, Declared, float]:
     # torch takes a second to load; an ONNX model never needs it.
-    from edgekit.models.torch_models import build, for_export  # noqa: PLC0415
+    from edgekit.models.torch_models import build, for_export
 
     built = build(source, seed=ask.checked.recipe.data.seed)
     module = for_export(built.module)
@@ -158,14 +160,18 @@ def _from_torch(ask: Ask, source: Source, few: Sequence[Sample], size: int) -> t
             hint=f"Take {round(side / built.stride) * built.stride}.",
         )
     shape = (1, 3, side, side)
-    model = to_onnx(module, shape, opset=ask.checked.recipe.export.opset, free_size=source.kind == "ultralytics")
+    model = to_onnx(
+        module, shape, opset=ask.checked.recipe.export.opset, free_size=source.kind == "ultralytics"
+    )
     model = fix_shapes(model, imgsz=side, where=source.what)
     model = slim(model, where=source.what)
     frames = ask.checked.frames or built.declared.frames
     return model, built.declared, check_parity(module, model, _images(few, frames, shape), where=source.what)
 
 
-def _images(few: Sequence[Sample], frames: Frames | None, shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
+def _images(
+    few: Sequence[Sample], frames: Frames | None, shape: tuple[int, ...]
+) -> list[NDArray[np.float32]]:
     if few and frames:
         return [prepare(read_image(s.path), frames, (shape[2], shape[3]))[0] for s in few]
     rng = np.random.default_rng(0)
@@ -225,5 +231,3 @@ def _detector_classes(
             hint="Give the data the model was trained on.",
         )
     return found or tuple(str(k) for k in range(count))
-
-

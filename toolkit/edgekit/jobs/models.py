@@ -17,10 +17,15 @@ _HOW = "GFLOPs are 2 x multiply-adds of convolutions and matrix products; parame
 def listed() -> list[dict[str, str]]:
     """Return name, kind and needs of every model of the catalogue."""
     ours = [
-        {"name": n, "what": "trained here on uav-mini, weights included", "needs": "edgekit[host]"} for n in shipped_models()
+        {"name": n, "what": "trained here on uav-mini, weights included", "needs": "edgekit[host]"}
+        for n in shipped_models()
     ]
     return ours + [
-        {"name": n, "what": "ultralytics architecture, random weights unless you give some", "needs": "edgekit[train]"}
+        {
+            "name": n,
+            "what": "ultralytics architecture, random weights unless you give some",
+            "needs": "edgekit[train]",
+        }
         for n in FAMILIES
     ]
 
@@ -44,7 +49,13 @@ def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
             "name": name, "imgsz": imgsz, "params_fused": cost.params, "gflops_fused": round(cost.gflops, 3),
             "counted": f"{_HOW}; the shipped graph is fused, its unfused form is the architecture's",
         }  # fmt: skip
-    from edgekit.models.torch_models import counts  # noqa: PLC0415 - brings torch
+    from edgekit.models.torch_models import counts
 
     found = counts(name, nc=nc or 80, imgsz=imgsz)
-    return {"name": name, "imgsz": imgsz, "nc": nc or 80, **found, "counted": f"{_HOW}, by ultralytics' own counter (thop)"}
+    return {
+        "name": name,
+        "imgsz": imgsz,
+        "nc": nc or 80,
+        **found,
+        "counted": f"{_HOW}, by ultralytics' own counter (thop)",
+    }

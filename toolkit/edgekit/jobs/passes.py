@@ -90,7 +90,9 @@ def _check_contract(name: str, before: Network, change: Change) -> None:
     """Check what a pass promised: inputs and outputs kept, and `changed` true."""
     contract = before.contract
     model = read_onnx(change.network.main.path)
-    if inputs_of(model) != contract.inputs or [o.name for o in outputs_of(model)] != [o.name for o in contract.outputs]:
+    if inputs_of(model) != contract.inputs or [o.name for o in outputs_of(model)] != [
+        o.name for o in contract.outputs
+    ]:
         raise ContractError(
             f"passes.{name}: inputs or outputs are not what they were", hint="Report it to the pass's author."
         )
@@ -108,7 +110,9 @@ def _context(ask: Ask, folder: Path, network: Network, data: Data | None) -> Con
     detector = network.contract.answers.task == "detect"
     return Context(
         out=folder,
-        samples=lambda: inputs_from(network.contract, data.calibration if data else (), ask.checked.recipe.data.samples),
+        samples=lambda: inputs_from(
+            network.contract, data.calibration if data else (), ask.checked.recipe.data.samples
+        ),
         digest=data.calibration_digest if data else "random",
         seed=ask.checked.recipe.data.seed,
         score=_scorer(ask, data) if data and data.guard and detector else None,

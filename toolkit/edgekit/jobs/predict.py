@@ -17,7 +17,14 @@ from edgekit.predict.rows import Size
 
 
 def predicted(
-    model: str, *, device: str, backend: str = "", precision: str = "fp32", imgsz: int = 640, software: str = "", power: str = ""
+    model: str,
+    *,
+    device: str,
+    backend: str = "",
+    precision: str = "fp32",
+    imgsz: int = 640,
+    software: str = "",
+    power: str = "",
 ) -> dict[str, Any]:
     """Return a prediction with its band, basis and nearest row.
 
@@ -41,7 +48,13 @@ def predicted(
     size, name = _size(model, imgsz)
     found = predict(
         Question(
-            device=asked, backend=engine, precision=precision, size=size, model=name, software=software, power=power
+            device=asked,
+            backend=engine,
+            precision=precision,
+            size=size,
+            model=name,
+            software=software,
+            power=power,
         )
     )
     facts = {"ms": found.ms, "low_ms": found.low_ms, "high_ms": found.high_ms}
@@ -68,4 +81,6 @@ def _size(model: str, imgsz: int) -> tuple[Size, str]:
 
 
 def _free(graph: Any) -> bool:
-    return any(not d.HasField("dim_value") for v in graph.graph.input for d in v.type.tensor_type.shape.dim[2:])
+    return any(
+        not d.HasField("dim_value") for v in graph.graph.input for d in v.type.tensor_type.shape.dim[2:]
+    )

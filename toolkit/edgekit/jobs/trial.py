@@ -110,9 +110,9 @@ def held(
 
 
 def _now() -> str:
-    import datetime  # noqa: PLC0415
+    import datetime as dt
 
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _receipt(rows: Sequence[Mapping[str, Any]], artifact: Artifact) -> tuple[LayerRun, ...]:
@@ -145,7 +145,13 @@ def latency(samples_ms: Sequence[float], span: str, publishes: Sequence[float]) 
     for share in publishes:
         found = percentile(samples_ms, share)
         tails.append(
-            Tail(share=share, plain_ms=found.plain_ms, bound_ms=found.bound_ms, need=found.need, have=found.have)
+            Tail(
+                share=share,
+                plain_ms=found.plain_ms,
+                bound_ms=found.bound_ms,
+                need=found.need,
+                have=found.have,
+            )
         )
     return Latency(
         span=span, runs=len(samples_ms), label=stability(samples_ms), tails=tuple(tails),

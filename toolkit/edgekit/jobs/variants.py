@@ -89,7 +89,9 @@ def wanted_for(ask: Ask, networks: Networks) -> list[Wanted]:
             if _suits(ask, networks, backend, precision):
                 styles = pick("lowering", backend, what="backend").styles if precision == "int8" else ("",)
                 found += [
-                    Wanted(backend=backend, precision=precision, style=s, threads=t) for s in styles for t in threads
+                    Wanted(backend=backend, precision=precision, style=s, threads=t)
+                    for s in styles
+                    for t in threads
                 ]
     return found
 
@@ -141,9 +143,13 @@ def lowered_from(ask: Ask, network: Network, plan: QuantPlan | None, wanted: Wan
     def make(folder: Path) -> None:
         watcher().phase(f"lower {wanted.plain}")
         (folder / "files").mkdir()
-        precision = "fp32" if wanted.precision == "fp16" and wanted.backend == "onnxruntime" else wanted.precision
+        precision = (
+            "fp32" if wanted.precision == "fp16" and wanted.backend == "onnxruntime" else wanted.precision
+        )
         options = Options(precision=precision, threads=wanted.threads, style=wanted.style, wishes=wishes)
-        artifact = pick("lowering", wanted.backend, what="backend").lower(network, used, options, folder / "files")
+        artifact = pick("lowering", wanted.backend, what="backend").lower(
+            network, used, options, folder / "files"
+        )
         named = replace(artifact, precision=wanted.precision, main=Path(artifact.main.name))
         store(folder / "artifact.json", named)
 

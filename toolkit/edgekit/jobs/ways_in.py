@@ -32,7 +32,7 @@ class Missed:
     limit_ms: float
 
 
-def missed_gate(limits: Mapping[str, float], ask: Ask, choice: Choice) -> Missed | None:
+def missed_gate(limits: Mapping[str, float], choice: Choice) -> Missed | None:
     """Return the latency limit that the chosen variant misses by most, None where it keeps all."""
     worst: tuple[float, Missed] | None = None
     chosen = choice.outcomes[0]
@@ -53,11 +53,21 @@ def _found_ms(outcome: VariantOutcome, share: float) -> float | None:
 
 
 def ways_in(
-    ask: Ask, source: Source, loaded: Loaded, plan: QuantPlan | None, data: Data | None, choice: Choice, missed: Missed
+    ask: Ask,
+    source: Source,
+    loaded: Loaded,
+    plan: QuantPlan | None,
+    data: Data | None,
+    choice: Choice,
+    missed: Missed,
 ) -> tuple[WayIn, ...]:
     """Return what would be nearer, fastest last; measured here, predicted for another device."""
     found = [*_precisions(choice, missed)]
-    found += _sizes_here(ask, source, loaded, plan, data, choice, missed) if ask.here else _sizes_there(ask, loaded, choice, missed)
+    found += (
+        _sizes_here(ask, source, loaded, plan, data, choice, missed)
+        if ask.here
+        else _sizes_there(ask, loaded, choice, missed)
+    )
     return tuple(sorted(found, key=lambda w: -w.ms))
 
 
@@ -88,7 +98,13 @@ def _side(network: Network) -> int:
 
 
 def _sizes_here(
-    ask: Ask, source: Source, loaded: Loaded, plan: QuantPlan | None, data: Data | None, choice: Choice, missed: Missed
+    ask: Ask,
+    source: Source,
+    loaded: Loaded,
+    plan: QuantPlan | None,
+    data: Data | None,
+    choice: Choice,
+    missed: Missed,
 ) -> list[WayIn]:
     now = _side(loaded.network)
     if not now:
@@ -96,7 +112,10 @@ def _sizes_here(
     sides = [s for s in SIDES if s != now]
     if not loaded.other_sizes:
         base = _found_ms(choice.outcomes[0], missed.share) or 0.0
-        return [_way(f"imgsz {s} (its size is fixed in the file)", base * (s / now) ** 2, missed, measured=False) for s in sides]
+        return [
+            _way(f"imgsz {s} (its size is fixed in the file)", base * (s / now) ** 2, missed, measured=False)
+            for s in sides
+        ]
     entrants: dict[str, Lowered] = {}
     for side in sides:
         try:
@@ -107,13 +126,23 @@ def _sizes_here(
     files = [s.path for s in data.calibration[:16]] if data else []
     trials = held(ask, entrants, files, round_name="other sizes", runs=_RUNS)
     rows = []
-    for side, trial in trials.by_name.items():
+    for name, trial in trials.by_name.items():
         ms = percentile(trial.spans["model"], missed.share).plain_ms
-        rows.append(_way(f"imgsz {side}, {choice.chosen.wanted.plain}", ms, missed, measured=True, accuracy="not measured at this size"))
+        rows.append(
+            _way(
+                f"imgsz {name}, {choice.chosen.wanted.plain}",
+                ms,
+                missed,
+                measured=True,
+                accuracy="not measured at this size",
+            )
+        )
     return rows
 
 
-def _at(ask: Ask, source: Source, plan: QuantPlan | None, data: Data | None, choice: Choice, side: int) -> Lowered:
+def _at(
+    ask: Ask, source: Source, plan: QuantPlan | None, data: Data | None, choice: Choice, side: int
+) -> Lowered:
     samples: Sequence[object] = data.calibration if data else ()
     other = load_model(ask, source, samples, data.names if data else (), side=side)  # type: ignore[arg-type]
     wanted = choice.chosen.wanted

@@ -30,8 +30,13 @@ class Options:
 class Lowering(Protocol):
     """Writes what one engine reads."""
 
-    precisions: tuple[str, ...]
-    styles: tuple[str, ...]
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Return what it can lower to."""
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """Return its ways to write int8, the usual one first."""
 
     def lower(self, network: Network, plan: QuantPlan | None, options: Options, out: Path) -> Artifact:
         """Write the artifact's files into the empty folder `out` and return it."""

@@ -251,7 +251,7 @@ class _Writer:
 
 def _nearest(node: Any) -> bool:
     modes = {a.name: a.s for a in node.attribute}
-    return node.op_type == "Resize" and modes.get("mode", b"nearest") == b"nearest"
+    return bool(node.op_type == "Resize" and modes.get("mode", b"nearest") == b"nearest")
 
 
 def _transposed(node: Any) -> bool:

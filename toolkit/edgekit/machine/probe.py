@@ -80,7 +80,9 @@ def isa(root: Path = Path("/")) -> list[str]:
 
 def physical_cores(root: Path = Path("/")) -> int:
     """Return the number of physical cores this process may use; siblings count once."""
-    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    usable = (
+        sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
     seen = set()
     for cpu in usable:
         siblings = _text(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")

@@ -85,7 +85,9 @@ class Contender:
             self.pause()
 
     def _ask(self, order: dict[str, Any]) -> Any:
-        assert self._process.stdin and self._process.stdout and self._process.stderr
+        assert self._process.stdin
+        assert self._process.stdout
+        assert self._process.stderr
         try:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()

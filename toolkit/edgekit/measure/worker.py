@@ -78,7 +78,7 @@ class Worker:
         return (time.perf_counter_ns() - began) / 1e6
 
     def _frame(self) -> float:
-        from edgekit.frames.prepare import prepare  # noqa: PLC0415 - models without frames do without
+        from edgekit.frames.prepare import prepare
 
         frame, spec = self.inputs.frame(), self.contract.frames
         assert spec is not None

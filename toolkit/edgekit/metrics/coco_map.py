@@ -112,7 +112,8 @@ def _evaluate(truths: Sequence[Truth], found: Sequence[Found], classes: int, *, 
 
 
 def _dataset(truths: Sequence[Truth], classes: int) -> dict[str, Any]:
-    images, marks = [], []
+    images: list[dict[str, int]] = []
+    marks: list[dict[str, Any]] = []
     for k, truth in enumerate(truths, 1):
         images.append({"id": k, "width": truth.width, "height": truth.height})
         for (x1, y1, x2, y2), label, crowd in zip(truth.boxes, truth.classes, truth.crowd, strict=True):
@@ -181,7 +182,9 @@ def _average_precision(rows: list[Any], metric: str) -> float | None:
     matches = np.concatenate([r["dtMatches"] for r in rows], 1)[:, order]
     ignored = np.concatenate([r["dtIgnore"] for r in rows], 1)[:, order]
     picked = slice(0, 1) if metric == "map50" else slice(None)
-    return float(np.mean([_area_under(m, i, wanted) for m, i in zip(matches[picked], ignored[picked], strict=True)]))
+    return float(
+        np.mean([_area_under(m, i, wanted) for m, i in zip(matches[picked], ignored[picked], strict=True)])
+    )
 
 
 def _area_under(match: NDArray[Any], ignore: NDArray[Any], wanted: int) -> float:

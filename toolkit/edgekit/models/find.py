@@ -62,7 +62,9 @@ def find_by_path(path: Path, *, trust: bool, nc: int = 0) -> Source:
         return Source(kind="onnx", what=path.name, path=path, sha256=_digest_with_data(path))
     if path.suffix in {".yaml", ".yml"}:
         settings = {"architecture": str(path), "nc": nc or 80, "weights": ""}
-        return Source(kind="ultralytics", what=path.name, path=path, sha256=digest_file(path), settings=settings)
+        return Source(
+            kind="ultralytics", what=path.name, path=path, sha256=digest_file(path), settings=settings
+        )
     if path.suffix == ".pt":
         if not trust:
             raise RecipeError(f"{path}: not loaded, {_WHY_TRUST}", hint="Or export it to ONNX and give that.")

@@ -56,19 +56,23 @@ class Change:
 
 
 class Pass(Protocol):
-    """One compression pass.
+    """One compression pass."""
 
-    Attributes:
-        works_on: "torch" or "onnx".
-        settings: Its frozen dataclass of settings, flat, a default each.
-        needs_samples: Whether it cannot do without calibration samples.
-        summary: One line for lists.
-    """
+    @property
+    def works_on(self) -> str:
+        """Return "torch" or "onnx"."""
 
-    works_on: str
-    settings: type
-    needs_samples: bool
-    summary: str
+    @property
+    def settings(self) -> type[Any]:
+        """Return its frozen dataclass of settings, flat, a default each."""
+
+    @property
+    def needs_samples(self) -> bool:
+        """Return whether it cannot do without calibration samples."""
+
+    @property
+    def summary(self) -> str:
+        """Return one line for lists."""
 
     def run(self, network: Network, settings: Any, context: Context) -> Change:
         """Return the changed network; inputs and outputs keep their contract."""

@@ -142,4 +142,3 @@ class Fitted:
         """Return each point's error and deviation as predicted from all others (closed form)."""
         spread = 1 / np.diag(self.inverse)
         return self.answer * spread, np.sqrt(spread)
-

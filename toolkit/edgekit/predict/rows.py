@@ -67,8 +67,8 @@ def rows() -> tuple[Row, ...]:
     """Return every published row."""
     with (_HERE / "published_latency.csv").open(newline="") as file:
         found = []
-        for line in csv.DictReader(file):
-            line = {k: v or "" for k, v in line.items() if k}
+        for given in csv.DictReader(file):
+            line = {k: v or "" for k, v in given.items() if k}
             numbers = {"latency_ms": float(line.pop("latency_ms")), "batch": int(line.pop("batch"))}
             found.append(Row(**line, **numbers))  # type: ignore[arg-type]
     return tuple(found)

@@ -116,9 +116,7 @@ def check_recipe(text: str, *, path: Path, folder: Path) -> Checked:
     form.refuse()
     assert recipe
     name = recipe.name or path.stem
-    return Checked(
-        recipe=recipe, text=text, path=path, folder=folder, name=name, steps=steps, frames=frames
-    )
+    return Checked(recipe=recipe, text=text, path=path, folder=folder, name=name, steps=steps, frames=frames)
 
 
 def _sound(form: Form, key: str, kind: type[Part]) -> Part | None:
@@ -183,7 +181,10 @@ def _devices(form: Form) -> None:
             continue
         backend, precision = words.get("backend"), words.get("precision")
         if backend is not None and backend not in profile.backends:
-            form.fault((*at, "backend"), f"{profile.name} has no {backend!r}. {suggestion(str(backend), profile.backends)}")
+            form.fault(
+                (*at, "backend"),
+                f"{profile.name} has no {backend!r}. {suggestion(str(backend), profile.backends)}",
+            )
         if precision is not None and precision not in _PRECISIONS:
             form.fault((*at, "precision"), f"no {precision!r}. {suggestion(str(precision), _PRECISIONS)}")
 
@@ -206,7 +207,8 @@ def _numbers(form: Form) -> None:
     bench, answers = _sound(form, "bench", BenchPart), _sound(form, "answers", AnswersPart)
     if export and export.imgsz and not 32 <= export.imgsz <= 4096:
         form.fault(
-            ("export", "imgsz"), f"should be 32 to 4096 pixels, or 0 for the model's own, found {export.imgsz}"
+            ("export", "imgsz"),
+            f"should be 32 to 4096 pixels, or 0 for the model's own, found {export.imgsz}",
         )
     if export and not 13 <= export.opset <= 20:
         form.fault(("export", "opset"), f"should be 13 to 20, found {export.opset}")
@@ -228,7 +230,9 @@ def _numbers(form: Form) -> None:
 def _frames(form: Form, part: PreprocessPart) -> Frames | None:
     scale = _fraction(part.scale)
     if scale is None:
-        form.fault(("preprocess", "scale"), f"should be a number or a fraction such as 1/255, found {part.scale!r}")
+        form.fault(
+            ("preprocess", "scale"), f"should be a number or a fraction such as 1/255, found {part.scale!r}"
+        )
         return None
     if not 0 <= part.pad <= 255:
         form.fault(("preprocess", "pad"), f"should be a grey level from 0 to 255, found {part.pad}")

@@ -15,11 +15,15 @@ def recipe_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of `edgekit/recipe/v1`."""
     schema = json_schema(Recipe)
     gates = {
-        key: {"type": "number", "minimum": 0, "description": gate.keys[key]} for key, gate in gate_keys().items()
+        key: {"type": "number", "minimum": 0, "description": gate.keys[key]}
+        for key, gate in gate_keys().items()
     }
     closed = {"type": "object", "properties": gates, "additionalProperties": False}
     schema["properties"]["gates"] = {**closed, "description": "What must hold on every device."}
-    schema["properties"]["passes"] = {"type": "array", "items": {"oneOf": [_pass(n, p) for n, p in family("passes").items()]}}
+    schema["properties"]["passes"] = {
+        "type": "array",
+        "items": {"oneOf": [_pass(n, p) for n, p in family("passes").items()]},
+    }
     words = {
         "precision": {"enum": ["fp32", "fp16", "bf16", "int8"]},
         "backend": {"enum": sorted({b for p in profiles().values() for b in p.backends})},
@@ -31,5 +35,10 @@ def recipe_schema() -> dict[str, Any]:
 
 def _pass(name: str, one: Any) -> dict[str, Any]:
     settings = {**json_schema(one.settings), "additionalProperties": False}
-    named = {"type": "object", "properties": {name: {"oneOf": [settings, {"type": "null"}]}}, "required": [name], "additionalProperties": False}
+    named = {
+        "type": "object",
+        "properties": {name: {"oneOf": [settings, {"type": "null"}]}},
+        "required": [name],
+        "additionalProperties": False,
+    }
     return {"description": one.summary, "oneOf": [{"const": name}, named]}

@@ -73,14 +73,18 @@ def _verdict(outcome: Outcome) -> str:
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = (), chosen: int = -1) -> str:
+def _table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = (), chosen: int = -1
+) -> str:
     """Return a table; cells are HTML already."""
     head = "".join(f"<th>{h}</th>" for h in heads)
     body = []
     for k, row in enumerate(rows):
-        cells = "".join(f'<td{" class=n" if c in numbers else ""}>{cell}</td>' for c, cell in enumerate(row))
+        cells = "".join(f"<td{' class=n' if c in numbers else ''}>{cell}</td>" for c, cell in enumerate(row))
         body.append(f"<tr{' class=chosen' if k == chosen else ''}>{cells}</tr>")
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    return (
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    )
 
 
 def _state(state: str) -> str:
@@ -91,9 +95,12 @@ def _gates(outcome: Outcome) -> str:
     if not outcome.verdicts:
         return "<h2>Gates</h2><p>The recipe sets no gates.</p>"
     rows = [
-        (escape(v.gate), f"{v.limit:g}", escape(v.found), _state(v.state), escape(v.detail)) for v in outcome.verdicts
+        (escape(v.gate), f"{v.limit:g}", escape(v.found), _state(v.state), escape(v.detail))
+        for v in outcome.verdicts
     ]
-    return "<h2>Gates</h2>" + _table(("gate", "limit", "found", "state", "what was compared"), rows, numbers=(1, 2))
+    return "<h2>Gates</h2>" + _table(
+        ("gate", "limit", "found", "state", "what was compared"), rows, numbers=(1, 2)
+    )
 
 
 def _ways_in(outcome: Outcome) -> str:
@@ -120,7 +127,12 @@ def _plots(outcome: Outcome) -> str:
         series.insert(0, Series(name=outcome.reference, values=other.samples_ms, tone="other"))
     plots = [histogram(series, label="model span, ms (up to p99)")]
     dots = [
-        Dot(name=v.name + (f" {v.style}" if v.style else ""), x=m.median_ms, y=v.accuracy.value, chosen=v is chosen)
+        Dot(
+            name=v.name + (f" {v.style}" if v.style else ""),
+            x=m.median_ms,
+            y=v.accuracy.value,
+            chosen=v is chosen,
+        )
         for v in outcome.variants
         if v.accuracy and (m := v.latency())
     ]
@@ -162,7 +174,11 @@ def _spans(chosen: VariantOutcome) -> str:
         if chosen.load_ms is not None and chosen.first_ms is not None and chosen.memory_mb is not None
         else ""
     )
-    return f"<h2>Latency of {escape(chosen.name)}</h2>" + _table(heads, rows, numbers=range(3, len(heads))) + start
+    return (
+        f"<h2>Latency of {escape(chosen.name)}</h2>"
+        + _table(heads, rows, numbers=range(3, len(heads)))
+        + start
+    )
 
 
 def _accuracy(outcome: Outcome) -> str:
@@ -197,7 +213,12 @@ def _receipt(chosen: VariantOutcome) -> str:
         key = (layer.unit, layer.dtype)
         total[key] = total.get(key, 0.0) + layer.share
     rows = [
-        (escape(unit), escape(dtype), f"{100 * share:.1f} %", f'<div class="bar" style="width:{100 * share:.1f}%"></div>')
+        (
+            escape(unit),
+            escape(dtype),
+            f"{100 * share:.1f} %",
+            f'<div class="bar" style="width:{100 * share:.1f}%"></div>',
+        )
         for (unit, dtype), share in sorted(total.items(), key=lambda p: -p[1])
     ]
     layers = sorted(chosen.receipt, key=lambda r: -r.share)
@@ -228,16 +249,28 @@ def _plain_words(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{str(k).replace('_', ' ')}: {_plain_words(v)}" for k, v in value.items())
     if isinstance(value, list):
-        return ", ".join(f"({_plain_words(v)})" if isinstance(v, Mapping) else _plain_words(v) for v in value) or "none"
-    return f"{value:.4g}" if isinstance(value, float) else {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+        return (
+            ", ".join(f"({_plain_words(v)})" if isinstance(v, Mapping) else _plain_words(v) for v in value)
+            or "none"
+        )
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float)
+        else {True: "yes", False: "no"}.get(value, str(value))
+        if isinstance(value, bool)
+        else str(value)
+    )
 
 
 def _machine(outcome: Outcome) -> str:
     if not outcome.measured_on:
         return ""
-    rows = [(escape(k.replace("_", " ")), escape(_plain_words(v))) for k, v in sorted(outcome.measured_on.items())]
-    return f"<h2>Passport of the machine</h2><p class=soft>Measured {escape(outcome.when)}, mode {escape(outcome.bench)}.</p>" + _table(
-        ("fact", "found"), rows
+    rows = [
+        (escape(k.replace("_", " ")), escape(_plain_words(v))) for k, v in sorted(outcome.measured_on.items())
+    ]
+    return (
+        f"<h2>Passport of the machine</h2><p class=soft>Measured {escape(outcome.when)}, mode {escape(outcome.bench)}.</p>"
+        + _table(("fact", "found"), rows)
     )
 
 

@@ -21,7 +21,9 @@ def markdown_report(outcome: Outcome) -> str:
     chosen = outcome.variants[0]
     parts = [f"# {outcome.name} on {outcome.device}: {outcome.words}", "", headline(outcome), ""]
     rows = [(v.gate, f"{v.limit:g}", v.found, v.state, v.detail) for v in outcome.verdicts]
-    parts += _table(("gate", "limit", "found", "state", "detail"), rows) if rows else ["The recipe sets no gates."]
+    parts += (
+        _table(("gate", "limit", "found", "state", "detail"), rows) if rows else ["The recipe sets no gates."]
+    )
     if outcome.ways_in:
         parts += ["", "## Ways in", ""]
         parts += _table(
@@ -32,13 +34,22 @@ def markdown_report(outcome: Outcome) -> str:
     parts += _table(
         ("variant", "style", "model latency", "accuracy", "size", "note"),
         [
-            (v.name, v.style or "-", latency_words(v), accuracy_words(v), f"{v.size_mb:.1f} MB", v.note or "-")
+            (
+                v.name,
+                v.style or "-",
+                latency_words(v),
+                accuracy_words(v),
+                f"{v.size_mb:.1f} MB",
+                v.note or "-",
+            )
             for v in outcome.variants
         ],
     )
     if chosen.latencies:
         parts += ["", "## Latency of the chosen variant", ""]
-        parts += [f"- {span_words(x.span)}: {spread_words(x)}, {x.runs} runs, {x.label}" for x in chosen.latencies]
+        parts += [
+            f"- {span_words(x.span)}: {spread_words(x)}, {x.runs} runs, {x.label}" for x in chosen.latencies
+        ]
     if chosen.predicted:
         parts += ["", f"Predicted from {chosen.predicted.basis}. Nearest row: {chosen.predicted.nearest}."]
     parts += ["", f"Model: {model_words(outcome)}.", "", f"Machine: {machine_words(outcome)}.", ""]

@@ -44,7 +44,9 @@ def histogram(series: Sequence[Series], *, label: str) -> str:
             if count:
                 tall = (_HEIGHT - _BOTTOM - _TOP) * count / tallest
                 x, y = _LEFT + k * step, _HEIGHT - _BOTTOM - tall
-                parts.append(f'<rect class="{one.tone}" x="{x:.1f}" y="{y:.1f}" width="{step:.1f}" height="{tall:.1f}"/>')
+                parts.append(
+                    f'<rect class="{one.tone}" x="{x:.1f}" y="{y:.1f}" width="{step:.1f}" height="{tall:.1f}"/>'
+                )
     for k, one in enumerate(series):
         x = _LEFT + 8 + 240 * k
         parts.append(f'<rect class="{one.tone}" x="{x}" y="4" width="10" height="10"/>')
@@ -81,7 +83,9 @@ def scatter(dots: Sequence[Dot], *, x_label: str, y_label: str) -> str:
         parts.append(f'<circle class="{tone}" cx="{x:.1f}" cy="{y:.1f}" r="{6 if dot.chosen else 4.5}"/>')
         below = 16 if k % 2 else -9
         anchor = "end" if x > _WIDTH * 0.7 else "start"
-        parts.append(f'<text text-anchor="{anchor}" x="{x:.1f}" y="{y + below:.1f}">{escape(dot.name)}</text>')
+        parts.append(
+            f'<text text-anchor="{anchor}" x="{x:.1f}" y="{y + below:.1f}">{escape(dot.name)}</text>'
+        )
     return _svg(parts, "Accuracy against latency")
 
 
@@ -92,7 +96,9 @@ def _axes(low: float, high: float, label: str) -> list[str]:
         x = _LEFT + (_WIDTH - _LEFT - 10) * (tick - low) / (high - low)
         parts.append(f'<line class="axis" x1="{x:.1f}" y1="{base}" x2="{x:.1f}" y2="{base + 4}"/>')
         parts.append(f'<text text-anchor="middle" x="{x:.1f}" y="{base + 17}">{tick:g}</text>')
-    parts.append(f'<text text-anchor="middle" x="{(_LEFT + _WIDTH) / 2:.0f}" y="{_HEIGHT - 6}">{escape(label)}</text>')
+    parts.append(
+        f'<text text-anchor="middle" x="{(_LEFT + _WIDTH) / 2:.0f}" y="{_HEIGHT - 6}">{escape(label)}</text>'
+    )
     return parts
 
 

@@ -69,7 +69,11 @@ def machine_words(outcome: Outcome) -> str:
     machine = outcome.measured_on
     if not machine:
         return "nothing was measured; latencies are predicted"
-    isa = " ".join(str(f) for f in machine.get("isa", []) if str(f).startswith(("avx512_", "avx_vnni", "amx", "asimddp", "i8mm")))
+    isa = " ".join(
+        str(f)
+        for f in machine.get("isa", [])
+        if str(f).startswith(("avx512_", "avx_vnni", "amx", "asimddp", "i8mm"))
+    )
     engines = ", ".join(f"{k} {v}" for k, v in machine.get("engines", {}).items())
     cores = machine.get("cores_physical", "?")
     board = machine.get("board") or machine.get("cpu", "?")

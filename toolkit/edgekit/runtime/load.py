@@ -135,7 +135,7 @@ def _choose(bundle: Bundle, name: str | None) -> tuple[Variant, str]:
                 return variant, "asked for"
         names = ", ".join(v.name for v in bundle.manifest.variants)
         raise RecipeError(f"{bundle.manifest.name}: no variant {name!r}", hint=f"There are: {names}.")
-    reasons = []
+    reasons: list[str] = []
     for variant in bundle.manifest.variants:
         reason = refusal(variant, machine)
         if not reason:

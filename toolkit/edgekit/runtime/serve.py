@@ -76,7 +76,14 @@ def run_source(
                 began = time.perf_counter_ns()
                 answer = model(frame)
                 spent = (time.perf_counter_ns() - began) / 1e6
-                rows.append({"source": name, "answers": answer.plain(), "summary": _summary(answer), "ms": round(spent, 3)})
+                rows.append(
+                    {
+                        "source": name,
+                        "answers": answer.plain(),
+                        "summary": _summary(answer),
+                        "ms": round(spent, 3),
+                    }
+                )
                 if sink:
                     written += sink.put(name, draw(frame, answer))
                 watcher().step("frames", len(rows), frames or len(rows))
@@ -85,8 +92,12 @@ def run_source(
                 sink.close()
         name = model.variant.name
     if not rows:
-        raise RecipeError(f"{source}: holds no frames", hint="Give an image, a folder, a video or a camera's index.")
-    return Served(variant=name, answers=rows, written=written, median_ms=float(np.median([r["ms"] for r in rows])))
+        raise RecipeError(
+            f"{source}: holds no frames", hint="Give an image, a folder, a video or a camera's index."
+        )
+    return Served(
+        variant=name, answers=rows, written=written, median_ms=float(np.median([r["ms"] for r in rows]))
+    )
 
 
 def _refuse_missing(source: str) -> None:
@@ -155,7 +166,9 @@ class _Sink:
             target.parent.mkdir(parents=True, exist_ok=True)
             good, data = self._cv2.imencode(target.suffix or ".jpg", image)
             if not good:
-                raise RecipeError(f"{target}: cv2 cannot write {target.suffix} files", hint="Use .jpg or .png.")
+                raise RecipeError(
+                    f"{target}: cv2 cannot write {target.suffix} files", hint="Use .jpg or .png."
+                )
             target.write_bytes(data.tobytes())
         return [str(target)]
 
@@ -166,9 +179,13 @@ class _Sink:
         size = (image.shape[1], image.shape[0])
         with resource_errors(self._out):
             self._out.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = self._cv2.VideoWriter(str(self._out), self._cv2.VideoWriter_fourcc(*"MJPG"), 25.0, size)
+        self._writer = self._cv2.VideoWriter(
+            str(self._out), self._cv2.VideoWriter_fourcc(*"MJPG"), 25.0, size
+        )
         if not self._writer.isOpened():
-            raise ResourceError(f"{self._out}: cannot be written as video", hint="Choose an .avi file with -o.")
+            raise ResourceError(
+                f"{self._out}: cannot be written as video", hint="Choose an .avi file with -o."
+            )
         self._writer.write(image)
         return [str(self._out)]
 
