@@ -124,6 +124,22 @@ def update_average(average: dict[str, torch.Tensor], model: torch.nn.Module, ste
             average[name].copy_(value)
 
 
+def learn(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor], device: str
+) -> dict[str, torch.Tensor]:
+    """Do one step of gradient descent in bfloat16; return the parts of the loss."""
+    batch = {k: v.to(device) for k, v in batch.items()}
+    images = batch["img"].to(memory_format=torch.channels_last)
+    with torch.autocast(device, torch.bfloat16):
+        found = model(images)
+    loss, parts = model.loss(batch, floats(found))
+    optimizer.zero_grad()
+    loss.sum().backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+    optimizer.step()
+    return parts
+
+
 def train(args: argparse.Namespace) -> dict[str, torch.Tensor]:
     """Train, or go on from the last checkpoint; return the averaged weights."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -144,15 +160,7 @@ def train(args: argparse.Namespace) -> dict[str, torch.Tensor]:
     for step in range(first, total):
         for group in optimizer.param_groups:
             group["lr"] = rate(step, total, args.lr)
-        batch = {k: v.to(device) for k, v in make_batch(tiles, labels, step, args.batch, args.seed).items()}
-        images = batch["img"].to(memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16):
-            found = model(images)
-        loss, parts = model.loss(batch, floats(found))
-        optimizer.zero_grad()
-        loss.sum().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
+        parts = learn(model, optimizer, make_batch(tiles, labels, step, args.batch, args.seed), device)
         update_average(average, model, step)
         seconds = spent + time.perf_counter() - began
         if step % 50 == 0 or step == total - 1:

@@ -23,6 +23,7 @@ _FIRST_RUNS, _SECOND_RUNS = 64, 128
 # What is further from the fastest than this after the first round goes no further.
 _NEAR = 1.5
 _FRAMES = 16
+SPANS = ("model", "model+copies", "frame_to_result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +253,7 @@ def _outcome(field_: _Field, one: _Found) -> VariantOutcome:
     wanted, trial = one.lowered.wanted, one.trial
     publishes = MODES[field_.ask.mode].publishes
     if trial:
-        latencies = tuple(latency(ms, span, publishes) for span, ms in trial.spans.items())
+        latencies = tuple(latency(trial.spans[s], s, publishes) for s in SPANS if s in trial.spans)
     else:
         latencies = (latency(one.samples, "model", (0.5, 0.9)),) if one.samples else ()
     return VariantOutcome(

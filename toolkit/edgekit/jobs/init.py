@@ -34,17 +34,8 @@ def recipe_text(
     Raises:
         RecipeError: No such model, data or device, or an argument is out of range.
     """
-    profile = profile_of(device)
-    if latency_ms is not None and not latency_ms > 0:
-        raise RecipeError(
-            f"--latency-ms: {latency_ms:g} is not above 0", hint="Give milliseconds, such as 15."
-        )
-    if max_drop is not None and not 0 <= max_drop < 1:
-        raise RecipeError(
-            f"--max-drop: {max_drop:g} is no share from 0 to 1", hint="0.01 is one point of mAP."
-        )
-    if max_drop is not None and not data:
-        raise RecipeError("--max-drop needs --data: a drop is judged on labelled images", hint="Give --data.")
+    profile_of(device)
+    _refuse_limits(data, latency_ms, max_drop)
     drop = 0.01 if max_drop is None else max_drop
     lines = [
         "# A recipe of edgekit: what to do with one model, and what must hold afterwards.",
@@ -72,9 +63,22 @@ def recipe_text(
         "",
         "bench: {mode: standard}    # smoke, quick or standard",
         "",
-        *_devices(profile.name if device == "local" else device, latency_ms),
+        *_devices(device, latency_ms),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _refuse_limits(data: str, latency_ms: float | None, max_drop: float | None) -> None:
+    if latency_ms is not None and not latency_ms > 0:
+        raise RecipeError(
+            f"--latency-ms: {latency_ms:g} is not above 0", hint="Give milliseconds, such as 15."
+        )
+    if max_drop is not None and not 0 <= max_drop < 1:
+        raise RecipeError(
+            f"--max-drop: {max_drop:g} is no share from 0 to 1", hint="0.01 is one point of mAP."
+        )
+    if max_drop is not None and not data:
+        raise RecipeError("--max-drop needs --data: a drop is judged on labelled images", hint="Give --data.")
 
 
 def _model(model: str, folder: Path, *, trust: bool) -> list[str]:

@@ -24,7 +24,7 @@ from edgekit.measure.parity import largest_error
 from edgekit.measure.percentiles import median, percentile
 from edgekit.measure.steady import stability
 
-_BURST = 16
+_BLOCK, _BLOCKS = 16, 50
 # What a passport says that may differ between two runs of one machine without changing a latency.
 _LOOSE = ("kernel",)
 
@@ -160,10 +160,13 @@ def latency(samples_ms: Sequence[float], span: str, publishes: Sequence[float]) 
 
 
 def ratio(reference: Sequence[float], chosen: Sequence[float]) -> tuple[float, float, float]:
-    """Return the ratio of medians of alternating runs, with the 5th and 95th percentile over bursts."""
-    count = min(len(reference), len(chosen)) // _BURST
-    cuts = [slice(k * _BURST, (k + 1) * _BURST) for k in range(max(count, 1))]
-    blocks = [median(reference[c]) / median(chosen[c]) for c in cuts]
+    """Return the ratio of medians of alternating runs, with the 5th and 95th percentile over blocks.
+
+    Both samples were taken side by side, so the k-th part of one stands beside the k-th of the other.
+    """
+    count = max(min(len(reference), len(chosen)) // _BLOCK, 1)
+    pairs = [np.array_split(np.asarray(s), min(count, _BLOCKS)) for s in (reference, chosen)]
+    blocks = [float(np.median(a) / np.median(b)) for a, b in zip(*pairs, strict=True)]
     low, high = np.quantile(blocks, [0.05, 0.95])
     return median(reference) / median(chosen), float(low), float(high)
 

@@ -21,8 +21,11 @@ from edgekit.core.errors import DeviceError, EdgekitError
 from edgekit.core.records import Artifact
 from edgekit.core.watch import watcher
 
-# A burst is long enough that the runs thrown away after a pause do not matter.
-BURST = 16
+# A burst is long enough that the runs thrown away after a pause do not matter: at least this many
+# runs, and at least this long.
+BURST, BURST_MS = 16, 60.0
+# A model of microseconds need not fill the mode's seconds: this many times the mode's runs suffice.
+_PLENTY = 20
 
 
 class Contender:
@@ -163,9 +166,18 @@ def _enough(runs: int, seconds: float) -> Callable[[list[float]], float]:
 
     def share(sample: list[float]) -> float:
         by_time = sum(sample) / 1000 / seconds if seconds else 1.0
+        by_time = max(by_time, len(sample) / (_PLENTY * runs))
         return min(len(sample) / runs, by_time, 1.0)
 
     return share
+
+
+def _burst(sample: Sequence[float]) -> int:
+    """Return how many runs the next burst has."""
+    if not sample:
+        return BURST
+    usual = sum(sample[-BURST:]) / len(sample[-BURST:])
+    return min(max(BURST, round(BURST_MS / max(usual, 1e-3))), 64 * BURST)
 
 
 def _bursts(
@@ -185,7 +197,7 @@ def _bursts(
         order = list(rivals)
         rng.shuffle(order)
         for name in order:
-            found = rivals[name].run(span, BURST)
+            found = rivals[name].run(span, _burst(samples[name].spans[span]))
             samples[name].spans[span].extend(found)
         share = min(done(samples[n].spans[span]) for n in rivals)
         watcher().step(f"measuring {span}", round(share * 100), 100)

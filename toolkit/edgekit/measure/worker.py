@@ -18,7 +18,7 @@ from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, Contract
 from edgekit.core.wire import artifact_from, contract_from
 from edgekit.measure.inputs import Inputs
-from edgekit.measure.memory import peak_mb
+from edgekit.measure.memory import current_mb, peak_mb
 from edgekit.measure.steady import warm
 
 # Runs that are thrown away after a pause: caches and clocks come back within them.
@@ -34,7 +34,7 @@ class Worker:
         self.artifact: Artifact = artifact_from(order["artifact"])
         self.backend = pick("backends", self.artifact.backend, what="backend")
         self.inputs = Inputs(self.contract, [Path(p) for p in order["files"]], seed=order["seed"])
-        before_mb, loaded = peak_mb(), time.perf_counter_ns()
+        before_mb, loaded = current_mb(), time.perf_counter_ns()
         self.session = self.backend.open(self.artifact)
         opened = time.perf_counter_ns()
         self.session.infer(self.inputs.draw())

@@ -31,7 +31,7 @@ h1{font-size:26px;margin:0 0 4px}h2{font-size:18px;margin:36px 0 10px}p{margin:6
 .good{--tone:var(--good)}.bad{--tone:var(--bad)}.open{--tone:var(--open)}td .state,span.state{color:var(--tone);font-weight:600}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);vertical-align:top}
-th{color:var(--soft);font-weight:500}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 tr.chosen td{background:var(--card);font-weight:600}
 .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:20px}
 svg{width:100%;height:auto;background:var(--card);border-radius:6px}svg text{font:11px system-ui,sans-serif;fill:var(--soft)}
@@ -77,7 +77,7 @@ def _table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = (), chosen: int = -1
 ) -> str:
     """Return a table; cells are HTML already."""
-    head = "".join(f"<th>{h}</th>" for h in heads)
+    head = "".join(f"<th{' class=n' if c in numbers else ''}>{h}</th>" for c, h in enumerate(heads))
     body = []
     for k, row in enumerate(rows):
         cells = "".join(f"<td{' class=n' if c in numbers else ''}>{cell}</td>" for c, cell in enumerate(row))
@@ -189,13 +189,23 @@ def _accuracy(outcome: Outcome) -> str:
     base = reference or chosen
     rows = []
     for heading in ("scores", "by_size", "by_class"):
-        for name, value in getattr(chosen, heading).items():
+        found = getattr(chosen, heading)
+        for name in sorted(found, key=lambda n: _rank(n, outcome.model["classes"])):
+            value = found[name]
             before = getattr(base, heading).get(name, 0.0)
             label = {"scores": "", "by_size": "size, px: ", "by_class": "class: "}[heading] + name
             rows.append((escape(label), f"{before:.4f}", f"{value:.4f}", f"{value - before:+.4f}"))
     heads = ("AP at IoU 0.5 unless it says else", "float32", escape(outcome.chosen), "change")
     what = f"<p class=soft>{chosen.images} images, on {escape(chosen.where)}, by pycocotools.</p>"
     return "<h2>Accuracy</h2>" + what + _table(heads, rows, numbers=(1, 2, 3))
+
+
+def _rank(name: str, classes: Sequence[str]) -> tuple[int, str]:
+    """Order classes as the model has them, and size bands from small to large."""
+    if name in classes:
+        return classes.index(name), name
+    digits = name.replace("over", "").replace("under", "0-").split("-")[0].strip()
+    return (int(digits) if digits.isdigit() else 0), name
 
 
 def _pictures(pictures: Sequence[str]) -> str:

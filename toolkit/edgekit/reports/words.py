@@ -31,7 +31,7 @@ def accuracy_words(variant: VariantOutcome) -> str:
     accuracy = variant.accuracy
     if not accuracy:
         return "-"
-    drop = f" ({-accuracy.drop:+.4f})" if accuracy.drop is not None else ""
+    drop = f" ({0.0 - accuracy.drop:+.4f})" if accuracy.drop is not None else ""
     return f"{accuracy.value:.4f}{drop}" + (" simulated" if accuracy.simulated else "")
 
 

@@ -125,7 +125,6 @@ def _frames(source: str, limit: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
 
 def _video(source: str, limit: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     cv2 = need("cv2", extra="vision", why="read video")
-    cv2.setLogLevel(0)
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
     try:
         if not capture.isOpened():

@@ -1,0 +1,110 @@
+"""Small real things that tests share: a detector that works, its data, a classifier, a compiled bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny import write_classifier, write_data, write_detector
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_edgekit(
+    *words: object, env: dict[str, str] | None = None, cwd: Path | None = None, timeout: int = 600
+) -> Ran:
+    """Run `edgekit` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from edgekit.cli import main; main()", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        timeout=timeout,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory):
+    """Keep every test's cache and configuration out of the home folder."""
+    root = tmp_path_factory.mktemp("home")
+    before = {k: os.environ.get(k) for k in ("EDGEKIT_CACHE", "EDGEKIT_CONFIG")}
+    os.environ["EDGEKIT_CACHE"], os.environ["EDGEKIT_CONFIG"] = str(root / "cache"), str(root / "config")
+    yield
+    for key, value in before.items():
+        os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
+
+
+@pytest.fixture(scope="session")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX detector, 64 px, that finds white and red squares."""
+    return write_detector(tmp_path_factory.mktemp("detector") / "squares.onnx")
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX classifier with random weights and no metadata."""
+    return write_classifier(tmp_path_factory.mktemp("classifier") / "blobs.onnx")
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `data.yaml` of images with white and red squares."""
+    return write_data(tmp_path_factory.mktemp("squares"))
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory, detector: Path, squares: Path) -> Path:
+    """A recipe for the detector with its data and every kind of gate but latency."""
+    path = tmp_path_factory.mktemp("recipe") / "squares.yaml"
+    path.write_text(
+        f"""schema: edgekit/recipe/v1
+model: {{path: {detector}}}
+data: {{path: {squares}, samples: 32}}
+passes:
+  - simplify
+  - quantize-int8: {{max_drop: 0.02}}
+gates: {{accuracy_drop: 0.02, size_mb: 5}}
+bench: {{mode: smoke}}
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> Path:
+    """The output folder of the recipe compiled for this machine."""
+    out = tmp_path_factory.mktemp("compiled")
+    ran = run_edgekit("compile", recipe, "--device", "local", "-o", out)
+    assert ran.code == 0, ran.err
+    return out / "squares-local"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, compiled: Path) -> Path:
+    """A copy of the compiled bundle that a test may damage."""
+    import shutil
+
+    return Path(shutil.copytree(compiled / "bundle", tmp_path / "bundle"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Seeded random numbers."""
+    return np.random.default_rng(0)
