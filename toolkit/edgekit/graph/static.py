@@ -26,17 +26,17 @@ def fix_shapes(model: Any, *, imgsz: int, where: str) -> Any:
         image = len(spec.shape) == 4 and spec.shape[1] in {1, 3}
         for axis, size in enumerate(spec.shape):
             wanted = _wanted(axis, size, image=image, imgsz=imgsz)
+            if wanted < 1:
+                raise RecipeError(
+                    f"{where}: input {spec.name!r} has a free dimension {axis} in {spec.shape}",
+                    hint="Export the model with static shapes.",
+                )
             if wanted == size:
                 continue
             if size > 0:
                 raise RecipeError(
                     f"{where}: input {spec.name!r} is fixed at {size} px, {wanted} was asked for",
                     hint="Export the model at that size, or with dynamic height and width.",
-                )
-            if wanted < 1:
-                raise RecipeError(
-                    f"{where}: input {spec.name!r} has a free dimension {axis} in {spec.shape}",
-                    hint="Export the model with static shapes.",
                 )
             value.type.tensor_type.shape.dim[axis].dim_value = wanted
             dynamic = True

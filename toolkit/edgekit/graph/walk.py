@@ -43,3 +43,23 @@ def before(graph: Any, names: set[str]) -> set[str]:
         found.add(node.name)
         waiting.extend(made[i] for i in node.input if i in made)
     return found
+
+
+def in_order(nodes: list[Any]) -> list[Any]:
+    """Return the nodes in topological order, otherwise in the order given."""
+    made = {o: n for n in nodes for o in n.output}
+    done: set[int] = set()
+    order: list[Any] = []
+    for start in nodes:
+        stack = [start]
+        while stack:
+            node = stack[-1]
+            missing = [made[i] for i in node.input if i in made and id(made[i]) not in done]
+            if missing:
+                stack.append(missing[0])
+                continue
+            stack.pop()
+            if id(node) not in done:
+                done.add(id(node))
+                order.append(node)
+    return order

@@ -13,7 +13,7 @@ from edgekit.calibration.layers import body
 from edgekit.core.lazy import need
 from edgekit.core.records import QuantPlan
 from edgekit.graph.onnx_file import arrays_of
-from edgekit.graph.walk import makers, readers
+from edgekit.graph.walk import in_order, makers, readers
 
 # What moves values without changing them: a scale passes through.
 MOVES = frozenset({"Slice", "Split", "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"})
@@ -240,7 +240,7 @@ class _Writer:
 
     def finish(self) -> None:
         """Sort the nodes so that each stands behind what it reads, and drop what nobody reads."""
-        nodes = _sorted([*self.graph.node, *self.new_nodes])
+        nodes = in_order([*self.graph.node, *self.new_nodes])
         del self.graph.node[:]
         self.graph.node.extend(nodes)
         used = {i for n in nodes for i in n.input} | {o.name for o in self.graph.output}
@@ -256,26 +256,6 @@ def _nearest(node: Any) -> bool:
 
 def _transposed(node: Any) -> bool:
     return any(a.name == "transB" and a.i for a in node.attribute)
-
-
-def _sorted(nodes: list[Any]) -> list[Any]:
-    """Return the nodes in topological order, otherwise in the order given."""
-    made = {o: n for n in nodes for o in n.output}
-    done: set[int] = set()
-    order: list[Any] = []
-    for start in nodes:
-        stack = [start]
-        while stack:
-            node = stack[-1]
-            missing = [made[i] for i in node.input if i in made and id(made[i]) not in done]
-            if missing:
-                stack.append(missing[0])
-                continue
-            stack.pop()
-            if id(node) not in done:
-                done.add(id(node))
-                order.append(node)
-    return order
 
 
 def quantize_weight(

@@ -12,6 +12,7 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.lazy import need
 from edgekit.core.records import Graph, Network
 from edgekit.graph.onnx_file import arrays_of, read_onnx, save_onnx
+from edgekit.graph.walk import in_order
 from edgekit.passes.protocol import Change, Context, Pass
 
 _LARGEST = 65504.0
@@ -52,6 +53,10 @@ class ToFp16:
                 # It warns of every weight below 6e-8 that becomes zero; parity and accuracy judge that.
                 warnings.simplefilter("ignore")
                 half = convert.convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+            # The converter puts its input casts last; ONNX wants every node after what it reads.
+            nodes = in_order(list(half.graph.node))
+            del half.graph.node[:]
+            half.graph.node.extend(nodes)
             path = context.out / f"{name}.onnx"
             save_onnx(half, path)
             graphs[name] = Graph(path=path, sha256=digest_file(path))

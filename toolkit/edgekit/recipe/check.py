@@ -63,7 +63,7 @@ class Checked:
     def gates(self, device: str) -> dict[str, float]:
         """Return the limits that hold on a device: the common ones, and its own over them."""
         own = {k: float(v) for k, v in self.on(device).items() if k not in DEVICE_WORDS}
-        return {**self.recipe.gates, **own}
+        return {**{k: float(v) for k, v in self.recipe.gates.items()}, **own}
 
     def on(self, device: str) -> Mapping[str, Any]:
         """Return what the recipe says of one device, by any of its names."""
@@ -138,11 +138,13 @@ def _steps(form: Form) -> tuple[Step, ...]:
     found = []
     passes = family("passes")
     for k, one in enumerate(given):
-        name, settings = (one, {}) if isinstance(one, str) else next(iter(one.items()), ("", {}))
-        at: tuple[str | int, ...] = ("passes", k) if isinstance(one, str) else ("passes", k, name)
-        if isinstance(one, dict) and len(one) != 1:
-            form.fault(("passes", k), "is not one pass. Write `- name: {setting: value}`")
-        elif name not in passes:
+        at: tuple[str | int, ...] = ("passes", k)
+        if not isinstance(one, str) and not (isinstance(one, dict) and len(one) == 1):
+            form.fault(at, "is not one pass. Write `- name: {setting: value}`")
+            continue
+        name, settings = (one, {}) if isinstance(one, str) else next(iter(one.items()))
+        at = at if isinstance(one, str) else (*at, name)
+        if name not in passes:
             form.fault(at, f"no pass {name!r}. {suggestion(str(name), passes)}")
         else:
             record = form.record(passes[name].settings, settings or {}, at)

@@ -164,9 +164,9 @@ class Recipe:
     preprocess: PreprocessPart | None = None
     answers: AnswersPart = field(default_factory=AnswersPart)
     data: DataPart = field(default_factory=DataPart)
-    passes: tuple[str | dict[str, dict[str, Any] | None], ...] = ()
+    passes: tuple[Any, ...] = ()
     export: ExportPart = field(default_factory=ExportPart)
-    gates: dict[str, float] = field(default_factory=dict)
+    gates: dict[str, Any] = field(default_factory=dict)
     bench: BenchPart = field(default_factory=BenchPart)
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
     name: str = ""

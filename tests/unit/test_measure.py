@@ -1,0 +1,125 @@
+"""Percentiles, steadiness, parity, and a contest between real engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.core.errors import RecipeError
+from edgekit.core.records import Artifact, Contract, TensorSpec
+from edgekit.jobs.trial import ratio, share_as_planned
+from edgekit.measure.contest import contest
+from edgekit.measure.parity import cosine, largest_error, matched_f1
+from edgekit.measure.percentiles import minimum, percentile, tolerated
+from edgekit.measure.steady import stability, warm
+
+pytestmark = pytest.mark.light
+
+
+# MLPerf Inference rules, early stopping at 99 % confidence: 64 for p90, 662 for p99.
+@pytest.mark.parametrize(("share", "runs"), [(0.5, 11), (0.9, 64), (0.95, 130), (0.99, 662)])
+def test_a_percentile_needs_as_many_runs_as_mlperf_says(share: float, runs: int):
+    assert minimum(share) == runs
+    assert percentile([1.0] * (runs - 1), share).bound_ms is None
+    assert percentile([1.0] * runs, share).bound_ms == 1.0
+
+
+def test_what_a_sample_cannot_carry_says_what_is_missing():
+    assert percentile([1.0] * 200, 0.99).words() == "n/a (need 662, have 200)"
+
+
+@given(count=st.integers(1, 400), share=st.sampled_from([0.5, 0.9, 0.99]))
+def test_the_tolerated_count_is_the_largest_with_one_percent(count: int, share: float):
+    def tail(t: int) -> float:
+        from math import comb
+
+        return sum(comb(count, k) * (1 - share) ** k * share ** (count - k) for k in range(t + 1))
+
+    found = tolerated(count, share)
+    if found < count:
+        assert found == -1 or tail(found) <= 0.01 + 1e-9
+        assert tail(found + 1) > 0.01 - 1e-9
+
+
+def test_a_bound_is_never_below_the_plain_percentile():
+    sample = np.random.default_rng(0).gamma(2, 5, 1000).tolist()
+    for share in (0.5, 0.9, 0.95, 0.99):
+        found = percentile(sample, share)
+        assert found.bound_ms is not None
+        assert found.bound_ms >= found.plain_ms
+
+
+@pytest.mark.parametrize(("spread", "label"), [(0.01, "stable"), (0.05, "noisy"), (0.3, "unstable")])
+def test_a_sample_is_labelled_by_its_variation(spread: float, label: str):
+    sample = 10 * (1 + spread * np.tile([-1.0, 1.0], 50))
+    assert stability(sample.tolist()) == label
+
+
+def test_a_warm_up_ends_when_three_windows_agree_and_not_before():
+    falling, flat = np.linspace(20, 10, 75).tolist(), [10.0] * 75
+    assert not warm(falling, 60)
+    assert warm(falling + flat, 60)
+    assert not warm(flat, 1.0)
+
+
+def test_a_speed_up_is_the_ratio_of_medians():
+    middle, low, high = ratio([20.0] * 64, [10.0] * 128)
+    assert (middle, low, high) == (2.0, 2.0, 2.0)
+
+
+def test_errors_are_relative_to_the_largest_value():
+    a, b = {"o": np.array([0.0, 100.0])}, {"o": np.array([1.0, 100.0])}
+    assert largest_error(a, b) == pytest.approx(0.01)
+    assert largest_error(a, {"o": np.array([np.nan, 1.0])}) == float("inf")
+    assert largest_error(a, {}) == float("inf")
+    assert cosine(a, a) == pytest.approx(1.0)
+
+
+def test_f1_counts_matched_boxes_of_the_same_class():
+    boxes = np.array([[0, 0, 10, 10], [20, 20, 30, 30]], np.float32)
+    labels = np.array([0, 1])
+    assert matched_f1(boxes, labels, boxes, labels) == 1.0
+    assert matched_f1(boxes, labels, boxes, np.array([0, 0])) == 0.5
+    assert matched_f1(boxes, labels, boxes[:0], labels[:0]) == 0.0
+
+
+def test_the_share_that_ran_as_planned_is_weighted_by_time():
+    from edgekit.core.records import LayerRun
+
+    rows = [
+        LayerRun(name=str(k), op="Conv", dtype=d, unit="CPU", share=s, wanted=w)
+        for k, (d, s, w) in enumerate([("int8", 0.3, "int8"), ("fp32", 0.1, "int8"), ("fp32", 0.6, "")])
+    ]
+    assert share_as_planned(rows) == pytest.approx(0.75)
+    assert share_as_planned(rows[2:]) is None
+
+
+def artifact(path: Path, **options: object) -> Artifact:
+    contract = Contract(
+        inputs=(TensorSpec(name="input", shape=(1, 3, 32, 32), dtype="float32"),),
+        outputs=(TensorSpec(name="logits", shape=(1, 7), dtype="float32"),),
+    )
+    return Artifact(backend="onnxruntime", precision="fp32", main=path, contract=contract, options=options)
+
+
+def test_a_contest_gives_every_contender_its_runs_in_a_process_of_its_own(classifier: Path):
+    found = contest(
+        {"one": artifact(classifier, threads=1), "two": artifact(classifier, threads=2)},
+        [],
+        runs=64,
+        receipts=True,
+    )
+    for sample in found.values():
+        assert len(sample.spans["model"]) >= 64
+        assert min(sample.spans["model"]) > 0
+        assert sum(row["share"] for row in sample.receipt) == pytest.approx(1.0)
+
+
+def test_a_contender_that_cannot_be_read_ends_with_its_error(tmp_path: Path):
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    with pytest.raises(RecipeError, match="cannot read it"):
+        contest({"bad": artifact(tmp_path / "bad.onnx")}, [], runs=11)
