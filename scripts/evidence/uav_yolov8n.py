@@ -1,0 +1,61 @@
+"""Compile the shipped recipe in its standard mode and keep what was found.
+
+    python scripts/evidence/uav_yolov8n.py          # about ten minutes on two cores
+    python scripts/evidence/uav_yolov8n.py --slice  # a minute: nothing is kept
+
+Steps that are finished are taken from the cache, so an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.digest import plain
+from edgekit.core.files import write_json
+from edgekit.jobs.api import compile_recipe
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def main() -> None:
+    """Compile and keep."""
+    short = "--slice" in sys.argv
+    with tempfile.TemporaryDirectory() as folder:
+        done = compile_recipe("uav-yolov8n", device="local", output=folder, quick=short)
+    outcome = done.outcome
+    chosen = outcome.variants[0]
+    reference = next(v for v in outcome.variants if v.name == outcome.reference)
+    assert chosen.accuracy
+    assert reference.accuracy
+    today = dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d")
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    kept: dict[str, Any] = {
+        "date": today, "commit": commit.stdout.strip(), "machine": dict(outcome.measured_on),
+        "variant": f"{chosen.name} {chosen.style}".strip(), "classes": outcome.model["classes"],
+        "chosen": plain(chosen.accuracy), "float32": plain(reference.accuracy),
+        "verdict": outcome.words, "verdicts": plain(outcome.verdicts), "speedup": outcome.speedup,
+        "latency": [
+            {"span": x.span, "runs": x.runs, "label": x.label, "percentiles": plain(x.tails)} for x in chosen.latencies
+        ],
+        "variants": [
+            {"name": v.name, "style": v.style, "median_ms": m.median_ms if (m := v.latency()) else None,
+             "map50": v.accuracy.value if v.accuracy else None}
+            for v in outcome.variants
+        ],
+    }  # fmt: skip
+    print(
+        f"{outcome.words}: {chosen.name}, map50 {chosen.accuracy.value:.4f}, drop {chosen.accuracy.drop:+.4f}"
+    )
+    if not short:
+        write_json(ROOT / "docs" / "evidence" / f"uav_yolov8n-{today}.json", kept)
+
+
+if __name__ == "__main__":
+    main()
