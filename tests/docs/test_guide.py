@@ -30,11 +30,8 @@ def test_the_guide_leads_from_a_checkpoint_to_boxes(tmp_path: Path):
         "data", "make", "uav-mini", "--train", 72, "--val", 8, "--size", 320, "-o", tmp_path / "set"
     )
     assert made.code == 0, made.err
-    text = (tmp_path / "set" / "data.yaml").read_text()
-    head = text.partition("names:")[0].replace("path: .", "path: set")
-    (tmp_path / "data.yaml").write_text(
-        head + "names:\n" + "".join(f"  {k}: {n}\n" for k, n in NAMES.items())
-    )
+    names = "".join(f"  {k}: {n}\n" for k, n in NAMES.items())
+    (tmp_path / "data.yaml").write_text(f"path: set\ntrain: images/train\nval: images/val\nnames:\n{names}")
     random_yolo11n(tmp_path / "best.pt", NAMES)
     cv2.imwrite(
         str(tmp_path / "frame.jpg"), np.random.default_rng(0).integers(0, 255, (480, 640, 3)).astype(np.uint8)

@@ -18,7 +18,9 @@ class _Session:
     def __init__(self, ov: Any, compiled: Any) -> None:
         self._ov, self._compiled = ov, compiled
         self._request = compiled.create_infer_request()
-        self._names = [o.get_any_name() for o in compiled.outputs]
+        self._names = [
+            next(iter(sorted(o.get_names())), f"output{k}") for k, o in enumerate(compiled.outputs)
+        ]
         self._kept: list[Any] = []
 
     def __enter__(self) -> _Session:

@@ -87,13 +87,22 @@ def wanted_for(ask: Ask, networks: Networks) -> list[Wanted]:
         threads = _threads(ask, backend)
         for precision in (*precisions, *(["fp16"] if networks.half and backend == "onnxruntime" else [])):
             if _suits(ask, networks, backend, precision):
-                styles = pick("lowering", backend, what="backend").styles if precision == "int8" else ("",)
+                styles = _styles(ask, backend) if precision == "int8" else ("",)
                 found += [
                     Wanted(backend=backend, precision=precision, style=s, threads=t)
                     for s in styles
                     for t in threads
                 ]
     return found
+
+
+def _styles(ask: Ask, backend: str) -> tuple[str, ...]:
+    styles: tuple[str, ...] = pick("lowering", backend, what="backend").styles
+    return tuple(s for s in styles if "bf16" not in s or _has_bf16(ask))
+
+
+def _has_bf16(ask: Ask) -> bool:
+    return not ask.here or bool(_BF16 & set(ask.passport.get("isa", [])))
 
 
 def _fallback(ask: Ask, backend: str) -> bool:
@@ -115,7 +124,7 @@ def _suits(ask: Ask, networks: Networks, backend: str, precision: str) -> bool:
     only = ask.only_precision
     if precision == "int8" and networks.plan is None:
         return False
-    if precision == "bf16" and ask.here and not _BF16 & set(ask.passport.get("isa", [])):
+    if precision == "bf16" and not _has_bf16(ask):
         return False
     if precision == "fp16" and backend != "tensorrt" and networks.half is None:
         return False

@@ -15,6 +15,8 @@ from edgekit.lowering.qdq import Style, write_qdq
 _STYLES = {
     # The first is what plans are judged by; on AVX512-VNNI it was the fastest of the three.
     "uint8": Style(unsigned=True, adds=True),
+    # The same with the float tail in bfloat16, where the CPU has it.
+    "uint8+bf16": Style(unsigned=True, adds=True),
     "symmetric": Style(unsigned=False, adds=True),
     "no-adds": Style(unsigned=False),
 }
@@ -37,9 +39,11 @@ class OpenVinoLowering:
             if options.precision == "int8":
                 if plan is None:
                     raise RecipeError("int8 needs a quantize pass", hint="Add `quantize-int8` to passes.")
-                style, _, tail = options.style.partition("+")
+                tail = options.style.partition("+")[2]
                 source = Path(folder) / "model.onnx"
-                save_onnx(write_qdq(read_onnx(network.main.path), plan, _STYLES[style]), source)
+                save_onnx(
+                    write_qdq(read_onnx(network.main.path), plan, _STYLES[options.style or "uint8"]), source
+                )
                 wanted = dict.fromkeys(plan.int8_layers(), "int8")
                 hint = "bf16" if tail == "bf16" else "f32"
             model = ov.convert_model(str(source))
