@@ -34,7 +34,7 @@ def list_models(as_json: bool) -> None:
 @click.option("--imgsz", default=640, show_default=True, help="Image side in pixels.")
 @reporting
 def show(name: str, nc: int, imgsz: int, as_json: bool) -> None:
-    """Count the parameters and GFLOPs of a model, fused and unfused.
+    """Count the parameters and GFLOPs of a catalogue model or an ONNX file, fused and unfused.
 
     Example: edgekit models show yolo11n --nc 10 --imgsz 640 --json
     """

@@ -119,6 +119,11 @@ def _passes(ask: Ask) -> None:
             hint="Add `- quantize-int8: {max_drop: 0.01}` to passes.",
         )
     for name in names:
+        if pick("passes", name, what="pass").works_on != "onnx":
+            raise RecipeError(
+                f"{ask.checked.path}: passes.{name}: works on torch modules, and this edgekit runs passes on ONNX alone",
+                hint="Leave it out.",
+            )
         needs = pick("passes", name, what="pass").needs_samples
         if needs and not part.path and not part.allow_random:
             raise RecipeError(

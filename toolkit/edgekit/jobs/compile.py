@@ -165,6 +165,10 @@ def _notes(work: _Work) -> list[str]:
     notes = [f"{unit}: {why}" for unit, why in ask.profile.others.items()]
     notes += [ask.profile.note] if ask.profile.note else []
     notes += list(work.data.warnings) if work.data else []
+    if not work.data and any("guard" in f or "int8_layers" in f for f in work.networks.facts.values()):
+        notes.append(
+            "int8 ranges were observed on random numbers (data.allow_random): expect to lose accuracy."
+        )
     if why := _why_no_accuracy(work):
         notes.append(f"Accuracy: {why}.")
     if ask.here and not have("cv2"):

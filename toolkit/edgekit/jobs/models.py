@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edgekit.core.errors import RecipeError
 from edgekit.graph.cost import cost_of
 from edgekit.graph.half import restore_half
-from edgekit.graph.onnx_file import read_onnx
+from edgekit.graph.onnx_file import inputs_of, read_onnx
 from edgekit.graph.static import fix_shapes
-from edgekit.models.find import FAMILIES, find_by_name, shipped_models
+from edgekit.models.find import FAMILIES, find_by_name, find_by_path, shipped_models
 
 _HOW = "GFLOPs are 2 x multiply-adds of convolutions and matrix products; parameters are elements of weights"
 
@@ -39,15 +40,17 @@ def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
     """
     if imgsz < 32 or imgsz % 32:
         raise RecipeError(f"--imgsz: {imgsz} is no multiple of 32 from 32 up", hint="Take 640.")
-    source = find_by_name(name, nc=nc)
+    source = find_by_path(Path(name), trust=False) if name.endswith(".onnx") else find_by_name(name, nc=nc)
     if source.kind == "onnx":
         assert source.path
         if nc:
             raise RecipeError(f"--nc: {name} is trained, its classes are fixed", hint="Leave --nc out.")
-        cost = cost_of(fix_shapes(restore_half(read_onnx(source.path)), imgsz=imgsz, where=name))
+        graph = restore_half(read_onnx(source.path))
+        free = any(-1 in s.shape[2:] for s in inputs_of(graph))
+        cost = cost_of(fix_shapes(graph, imgsz=imgsz if free else 0, where=name))
         return {
-            "name": name, "imgsz": imgsz, "params_fused": cost.params, "gflops_fused": round(cost.gflops, 3),
-            "counted": f"{_HOW}; the shipped graph is fused, its unfused form is the architecture's",
+            "name": name, "imgsz": imgsz if free else inputs_of(graph)[0].shape[-1], "params_fused": cost.params, "gflops_fused": round(cost.gflops, 3),
+            "counted": f"{_HOW}; an ONNX graph is counted as it is, normally fused",
         }  # fmt: skip
     from edgekit.models.torch_models import counts
 

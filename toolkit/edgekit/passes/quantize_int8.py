@@ -123,7 +123,8 @@ def _guard(
         count = max(runs, key=lambda c: runs[c])
     chosen = exempt(plan, names[:count], "accuracy guard")
     facts |= {"kept": runs[count], "runs": {str(k): v for k, v in sorted(runs.items())}}
-    facts["exempted"] = _prices(network, plan, ranking[:count], context)
+    left = _ACCURACY_RUNS - (len(runs) - 1)
+    facts["exempted"] = _prices(network, plan, ranking[:count], runs[count], left, context)
     return chosen, facts
 
 
@@ -172,10 +173,24 @@ def _ranked(model: Any, plan: QuantPlan, context: Context) -> list[tuple[str, fl
 
 
 def _prices(
-    network: Network, plan: QuantPlan, exempted: list[tuple[str, float]], context: Context
+    network: Network,
+    plan: QuantPlan,
+    exempted: list[tuple[str, float]],
+    kept: float,
+    left: int,
+    context: Context,
 ) -> list[dict[str, Any]]:
-    """Return for each exempted layer the output error it caused and the latency its float run costs."""
+    """Return for each exempted layer what int8 cost there: output error, accuracy, and latency won back.
+
+    Accuracy is that of the final plan less that of the plan with this layer in int8 again; the
+    runs that the bisection left over are spent on it, worst layers first.
+    """
     rows: list[dict[str, Any]] = [{"layer": n, "output_error": e} for n, e in exempted]
+    names = [n for n, _ in exempted]
+    for row in rows[:left] if context.score else []:
+        others = [n for n in names if n != row["layer"]]
+        assert context.score
+        row["accuracy_cost"] = kept - context.score((network, exempt(plan, others, "accuracy guard")))
     if context.time and rows:
         tried = [(network, plan), *((network, exempt(plan, [r["layer"]], "price")) for r in rows[:8])]
         base, *others = context.time(tried)
