@@ -42,10 +42,10 @@ def have(name: str) -> bool:
 
 
 def _silence(package: str) -> None:
-    if package == "onnxruntime":
-        # 1.32 writes a device id into the home folder while it is imported, unless this is set.
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    elif package in {"openvino", "nncf"}:
+    # onnxruntime 1.32 writes a device id into the home folder while it is imported, unless this is
+    # set; onnxslim and others import it on their own.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    if package in {"openvino", "nncf"}:
         _stand_in_for_openvino_telemetry()
     elif package == "ultralytics":
         os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_home() / "ultralytics"))

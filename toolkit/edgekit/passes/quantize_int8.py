@@ -193,8 +193,8 @@ def _prices(
         row["accuracy_cost"] = kept - context.score((network, exempt(plan, others, "accuracy guard")))
     if context.time and rows:
         tried = [(network, plan), *((network, exempt(plan, [r["layer"]], "price")) for r in rows[:8])]
-        base, *others = context.time(tried)
-        for row, ms in zip(rows, others, strict=False):
+        base, *alone = context.time(tried)
+        for row, ms in zip(rows, alone, strict=False):
             row["latency_ms"] = ms - base
     return rows
 
