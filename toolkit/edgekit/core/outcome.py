@@ -222,5 +222,8 @@ class Outcome:
             return "fail"
         if self.exit_code:
             return "fail, not measured"
+        if not self.verdicts:
+            return "no gates"
         open_ones = sum(v.state.startswith("not") for v in self.verdicts)
-        return f"pass, {open_ones} of {len(self.verdicts)} gates not measured" if open_ones else "pass"
+        passed = len(self.verdicts) - open_ones
+        return f"{passed} of {len(self.verdicts)} gates passed, {open_ones} not measured" if open_ones else "pass"
