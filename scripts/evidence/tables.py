@@ -83,7 +83,14 @@ def predictor() -> str:
     )
 
 
+def demo() -> str:
+    """Return what `scripts/demo` printed last, progress left out."""
+    path = max(EVIDENCE.glob("demo-*.txt"))
+    return f"```text\n{path.read_text().strip()}\n```"
+
+
 TABLES = {
+    "demo": (("README.md",), demo),
     "peers": (("README.md",), peers),
     "verdict": (("models/uav-yolov8n.md",), verdict),
     "predictor": (("README.md", "docs/measuring.md"), predictor),

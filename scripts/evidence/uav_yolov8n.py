@@ -45,7 +45,7 @@ def main() -> None:
             {"span": x.span, "runs": x.runs, "label": x.label, "percentiles": plain(x.tails)} for x in chosen.latencies
         ],
         "variants": [
-            {"name": v.name, "style": v.style, "median_ms": m.median_ms if (m := v.latency()) else None,
+            {"name": v.name, "style": v.style, "contest_ms": v.contest_ms,
              "map50": v.accuracy.value if v.accuracy else None}
             for v in outcome.variants
         ],

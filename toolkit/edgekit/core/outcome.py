@@ -91,6 +91,7 @@ class VariantOutcome:
         style: Which of the backend's ways to write int8.
         threads: Threads of the engine, 0 for its own choice.
         size_mb: Of its files.
+        contest_ms: Median of the rounds in which all variants alternated: the figure to compare by.
         predicted: Latency that was not measured.
         memory_mb: Growth of the process's peak memory by loading and the first runs.
         parity: Largest relative output error against the float32 reference on real samples.
@@ -105,6 +106,7 @@ class VariantOutcome:
     threads: int = 0
     size_mb: float = 0.0
     latencies: tuple[Latency, ...] = ()
+    contest_ms: float | None = None
     predicted: Predicted | None = None
     accuracy: Accuracy | None = None
     memory_mb: float | None = None
@@ -226,4 +228,8 @@ class Outcome:
             return "no gates"
         open_ones = sum(v.state.startswith("not") for v in self.verdicts)
         passed = len(self.verdicts) - open_ones
-        return f"{passed} of {len(self.verdicts)} gates passed, {open_ones} not measured" if open_ones else "pass"
+        return (
+            f"{passed} of {len(self.verdicts)} gates passed, {open_ones} not measured"
+            if open_ones
+            else "pass"
+        )

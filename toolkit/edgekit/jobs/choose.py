@@ -219,7 +219,7 @@ def _final(field_: _Field, name: str) -> Choice:
         _judge(field_, reference.wanted.name)
     others = _others(field_, one.lowered)
     outcomes = [_outcome(field_, f) for f in field_.found.values() if f is not one]
-    outcomes.sort(key=lambda o: o.latencies[0].median_ms if o.latencies else 1e9)
+    outcomes.sort(key=lambda o: o.contest_ms or 1e9)
     return Choice(
         chosen=one.lowered, reference=reference, others=others, speedup=speedup or (1.0, 1.0, 1.0),
         outcomes=(_outcome(field_, one), *outcomes), when=trials.when,
@@ -259,7 +259,7 @@ def _outcome(field_: _Field, one: _Found) -> VariantOutcome:
     return VariantOutcome(
         name=wanted.plain, backend=wanted.backend, precision=wanted.precision, style=wanted.style,
         threads=wanted.threads, size_mb=round(one.lowered.size_mb, 3), latencies=latencies,
-        predicted=one.predicted, accuracy=one.accuracy, parity=one.parity, note=one.note,
+        predicted=one.predicted, contest_ms=median(one.samples) if one.samples else None, accuracy=one.accuracy, parity=one.parity, note=one.note,
         memory_mb=round(trial.facts["memory_mb"], 1) if trial else None,
         load_ms=round(trial.facts["load_ms"], 1) if trial else None,
         first_ms=round(trial.facts["first_ms"], 1) if trial else None,

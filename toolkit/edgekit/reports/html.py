@@ -129,12 +129,12 @@ def _plots(outcome: Outcome) -> str:
     dots = [
         Dot(
             name=v.name + (f" {v.style}" if v.style else ""),
-            x=m.median_ms,
+            x=v.contest_ms,
             y=v.accuracy.value,
             chosen=v is chosen,
         )
         for v in outcome.variants
-        if v.accuracy and (m := v.latency())
+        if v.accuracy and v.contest_ms is not None
     ]
     if dots and chosen.accuracy:
         plots.append(scatter(dots, x_label="median of the model span, ms", y_label=chosen.accuracy.metric))
@@ -150,7 +150,12 @@ def _variants(outcome: Outcome) -> str:
         for v in outcome.variants
     ]  # fmt: skip
     heads = ("variant", "style", "threads", "model latency", "accuracy", "output error", "MB", "note")
-    return "<h2>Variants</h2>" + _table(heads, rows, numbers=(2, 3, 4, 5, 6), chosen=0)
+    how = (
+        "<p class=soft>Medians of the rounds in which all variants took turns.</p>"
+        if outcome.measured_on
+        else ""
+    )
+    return "<h2>Variants</h2>" + how + _table(heads, rows, numbers=(2, 3, 4, 5, 6), chosen=0)
 
 
 def _spans(chosen: VariantOutcome) -> str:

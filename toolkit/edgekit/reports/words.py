@@ -19,10 +19,9 @@ def predicted_words(found: Predicted) -> str:
 
 
 def latency_words(variant: VariantOutcome) -> str:
-    """Return the variant's model latency in short: measured median, or predicted, or nothing."""
-    measured = variant.latency()
-    if measured:
-        return f"{measured.median_ms:.2f} ms"
+    """Return the variant's model latency in short, comparable between variants: measured or predicted."""
+    if variant.contest_ms is not None:
+        return f"{variant.contest_ms:.2f} ms"
     return predicted_words(variant.predicted) if variant.predicted else "-"
 
 
