@@ -8,12 +8,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 import edgekit
 from edgekit.bundle.read import open_bundle
 from tests.conftest import run_edgekit
-from tests.tiny import scene, write_two_inputs
+from tests.tiny import scene, write_detector, write_two_inputs
 
 
 def test_a_detector_goes_from_recipe_to_a_verified_bundle_with_reports(compiled: Path):
@@ -72,6 +73,7 @@ def edgekit_error(name: str):
     return getattr(errors, name)
 
 
+@pytest.mark.slow
 def test_a_model_of_two_inputs_runs_raw(tmp_path: Path):
     path = write_two_inputs(tmp_path / "pair.onnx")
     ran = run_edgekit("compile", path, "-o", tmp_path)
@@ -80,6 +82,76 @@ def test_a_model_of_two_inputs_runs_raw(tmp_path: Path):
     with edgekit.load(tmp_path / "pair-local" / "bundle") as model:
         given = model.run({"left": left, "right": right})
     assert given["best"].tolist() == [4]
+
+
+@pytest.mark.slow
+def test_a_raw_model_with_data_is_asked_for_its_preprocessing(detector: Path, squares: Path, tmp_path: Path):
+    recipe = tmp_path / "raw.yaml"
+    text = f"""schema: edgekit/recipe/v1
+model: {{path: {detector}}}
+answers: {{task: raw}}
+data: {{path: {squares}, samples: 32}}
+passes: [simplify, quantize-int8]
+bench: {{mode: smoke}}
+"""
+    bare = write_detector(tmp_path / "bare.onnx")
+    model = onnx.load(str(bare))
+    del model.metadata_props[:]
+    onnx.save(model, str(bare))
+    recipe.write_text(text.replace(str(detector), str(bare)))
+    refused = run_edgekit("compile", recipe, "-o", tmp_path)
+    assert refused.code == 2
+    assert "preprocess" in refused.err
+    recipe.write_text(recipe.read_text() + "preprocess: {resize: letterbox}\n")
+    ran = run_edgekit("compile", recipe, "-o", tmp_path, "--json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["passes"]["quantize-int8"]["int8_layers"] == 3
+
+
+@pytest.mark.slow
+def test_a_pass_that_changes_the_graph_under_a_plan_is_refused_or_harmless(recipe: Path, tmp_path: Path):
+    own = tmp_path / "order.yaml"
+    text = (
+        recipe.read_text()
+        .replace("  - simplify\n", "")
+        .replace("{max_drop: 0.02}\n", "{max_drop: 0.02}\n  - simplify\n")
+    )
+    own.write_text(text)
+    ran = run_edgekit("compile", own, "-o", tmp_path)
+    assert ran.code in {0, 2}, ran.err
+    assert "bug" not in ran.err
+
+
+@pytest.mark.slow
+def test_a_precision_no_engine_here_has_is_refused_not_replaced(recipe: Path, tmp_path: Path):
+    ran = run_edgekit("compile", recipe, "--precision", "fp32", "-o", tmp_path, "--json")
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
+    assert report["variants"][0]["precision"] == "fp32"
+    assert {v["precision"] for v in report["variants"]} == {"fp32"}
+
+
+@pytest.mark.slow
+def test_thread_counts_that_a_recipe_lists_are_variants_of_their_own(recipe: Path, tmp_path: Path):
+    own = tmp_path / "threads.yaml"
+    own.write_text(recipe.read_text().replace("mode: smoke", "mode: smoke, threads: [1, 2]"))
+    ran = run_edgekit("compile", own, "-o", tmp_path, "--json")
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
+    assert len({v["name"] for v in report["variants"] if v["precision"] == "fp32"}) == 4
+    assert report["chosen"].endswith("-threads")
+
+
+@pytest.mark.slow
+def test_an_fp16_graph_is_tried_beside_float32_and_what_ran_is_told(recipe: Path, tmp_path: Path):
+    own = tmp_path / "half.yaml"
+    text = recipe.read_text().replace("  - quantize-int8: {max_drop: 0.02}\n", "  - to-fp16\n")
+    own.write_text(text.replace("gates: {", "gates: {precision_share: 0.9, "))
+    ran = run_edgekit("compile", own, "--precision", "fp16", "-o", tmp_path, "--json")
+    report = json.loads(ran.out)
+    verdict = next(v for v in report["verdicts"] if v["gate"] == "precision_share")
+    # This CPU has no fp16 arithmetic: the receipt shows float32, and that breaks the contract.
+    assert (ran.code, verdict["state"]) in {(4, "fail"), (0, "pass")}
 
 
 def test_a_jetson_gets_a_profile_a_prediction_and_gates_that_were_not_measured(recipe: Path, tmp_path: Path):
@@ -140,6 +212,7 @@ def test_an_ekb_file_runs_like_its_folder(compiled: Path, squares: Path, tmp_pat
         np.testing.assert_array_equal(packed_model(image).boxes, model(image).boxes)
 
 
+@pytest.mark.slow
 def test_a_signed_bundle_verifies_with_its_key_and_no_other(recipe: Path, tmp_path: Path):
     for name in ("own", "other"):
         for words in (

@@ -82,6 +82,7 @@ def test_a_jpeg_without_a_decoder_names_the_extra(light: Path, compiled: Path, t
     assert verified.returncode == 0, verified.stderr
 
 
+@pytest.mark.slow
 def test_an_empty_home_without_a_network_holds_only_edgekits_folders_afterwards(recipe: Path, tmp_path: Path):
     if shutil.which("unshare") is None or os.geteuid() != 0:
         pytest.skip("a network namespace needs root and unshare")

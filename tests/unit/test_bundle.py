@@ -61,6 +61,15 @@ def test_no_variant_for_this_machine_is_a_broken_contract(made: Path):
         load(made)
 
 
+def test_a_variant_that_needs_instructions_this_cpu_lacks_is_passed_over(made: Path):
+    data = json.loads((made / MANIFEST).read_text())
+    data["variants"][0]["needs"] = {"isa": ["no_such_flag"]}
+    (made / MANIFEST).write_text(json.dumps(data))
+    with load(made) as model:
+        assert model.variant.name == "onnxruntime-fp32"
+        assert "no_such_flag" in model.why
+
+
 def test_packing_gives_the_same_bytes_and_a_manifest_first(made: Path, tmp_path: Path):
     one, two = pack(made, tmp_path / "a.ekb"), pack(made, tmp_path / "b.ekb")
     assert one.read_bytes() == two.read_bytes()

@@ -77,6 +77,12 @@ def test_a_users_own_board_extends_a_profile(own):
     assert profile.backends == profile_of("jetson-orin-nano").backends
 
 
+def test_a_users_own_entry_stands_before_an_alias_and_may_extend_one(own):
+    own("jetson-orin:\n  extends: jetson-orin\n  title: Mine\n")
+    assert profile_of("jetson-orin").title == "Mine"
+    assert profile_of("jetson-agx-orin").title != "Mine"
+
+
 def test_faults_of_a_users_file_are_listed_with_their_lines(own):
     own("gate-3:\n  extends: jetson-orin-nan\ngate-4:\n  tilte: x\n")
     with pytest.raises(RecipeError) as caught:

@@ -92,6 +92,20 @@ def test_nodes_get_names_of_their_own_and_their_ancestors_are_found(detector: Pa
     assert before(model.graph, {names[2]}) == set(names[:3])
 
 
+def test_external_data_of_any_name_is_part_of_the_models_digest(detector: Path, tmp_path: Path):
+    from edgekit.models.find import find_by_path
+
+    model = onnx.load(str(detector))
+    onnx.save(
+        model, str(tmp_path / "m.onnx"), save_as_external_data=True, location="m.onnx_data", size_threshold=0
+    )
+    before = find_by_path(tmp_path / "m.onnx", trust=False).sha256
+    data = bytearray((tmp_path / "m.onnx_data").read_bytes())
+    data[0] ^= 1
+    (tmp_path / "m.onnx_data").write_bytes(bytes(data))
+    assert find_by_path(tmp_path / "m.onnx", trust=False).sha256 != before
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path):
     (tmp_path / "x.onnx").write_text("hello")
     with pytest.raises(RecipeError, match=r"x\.onnx"):

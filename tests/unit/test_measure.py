@@ -13,7 +13,7 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.records import Artifact, Contract, TensorSpec
 from edgekit.jobs.trial import ratio, share_as_planned
 from edgekit.measure.contest import contest
-from edgekit.measure.parity import cosine, largest_error, matched_f1
+from edgekit.measure.parity import largest_error
 from edgekit.measure.percentiles import minimum, percentile, tolerated
 from edgekit.measure.steady import stability, warm
 
@@ -76,15 +76,6 @@ def test_errors_are_relative_to_the_largest_value():
     assert largest_error(a, b) == pytest.approx(0.01)
     assert largest_error(a, {"o": np.array([np.nan, 1.0])}) == float("inf")
     assert largest_error(a, {}) == float("inf")
-    assert cosine(a, a) == pytest.approx(1.0)
-
-
-def test_f1_counts_matched_boxes_of_the_same_class():
-    boxes = np.array([[0, 0, 10, 10], [20, 20, 30, 30]], np.float32)
-    labels = np.array([0, 1])
-    assert matched_f1(boxes, labels, boxes, labels) == 1.0
-    assert matched_f1(boxes, labels, boxes, np.array([0, 0])) == 0.5
-    assert matched_f1(boxes, labels, boxes[:0], labels[:0]) == 0.0
 
 
 def test_the_share_that_ran_as_planned_is_weighted_by_time():

@@ -57,6 +57,15 @@ def test_shipped_recipes_have_no_faults(path: Path):
         ("gates: {speedup: fast}", "r.yaml:3: gates.speedup: should be a number from 0"),
         ("passes: [simplify, simplify]", "r.yaml:3: passes: simplify stands there twice"),
         ("passes: [{a: 1, b: 2}]", "r.yaml:3: passes[0]: is not one pass. Write `- name: {setting: value}`"),
+        ("gates: {accuracy_drop: 1}", "r.yaml:3: gates.accuracy_drop: should be a number from 0 to 0.5"),
+        (
+            "passes: [{quantize-int8: {max_drop: 1}}]",
+            "r.yaml:3: passes[0].quantize-int8: value error, max_drop should be a share",
+        ),
+        (
+            "data: {bands: [8, 4]}",
+            "r.yaml:3: data.bands: should be sizes above 0 that rise, found [8.0, 4.0]",
+        ),
         ("bench: {threads: [0]}", "r.yaml:3: bench.threads[0]: should be 1 to 256, found 0"),
         ("answers: {iou: 2}", "r.yaml:3: answers.iou: should be 0 to 1, found 2"),
         (
@@ -96,9 +105,10 @@ def test_a_devices_own_gates_stand_over_the_common_ones():
 
 
 def test_a_fraction_is_a_scale():
-    frames = checked(GOOD + "preprocess: {scale: 1/128, color: bgr}\n").frames
-    assert frames
-    assert (frames.scale, frames.color) == (1 / 128, "bgr")
+    assert checked(GOOD + "preprocess: {scale: 1/128, color: bgr}\n").frames == {
+        "scale": 1 / 128,
+        "color": "bgr",
+    }
 
 
 def test_yaml_tags_do_not_run_code():

@@ -27,7 +27,7 @@ class Variant:
         precision: What was asked for.
         main: Path of the file the engine opens, inside the bundle.
         options: Settings for the engine.
-        needs: Fingerprint: `arch` (any of a list).
+        needs: Fingerprint: `arch` and `isa`, of each any of a list.
         engine: "in-bundle", or "build-on-device" where the device makes the engine.
     """
 

@@ -69,7 +69,10 @@ def _accuracy(receipt: dict[str, object]) -> str:
     from typing import Any
 
     found: Any = receipt.get("accuracy")
-    return f"{found['metric']} {found['value']:.4f}" if found else "-"
+    if not found:
+        return "-"
+    where = "" if found["where"] == "this machine" else f", on {found['where']}"
+    return f"{found['metric']} {found['value']:.4f}{where}"
 
 
 @command.command("verify")

@@ -16,7 +16,7 @@ from edgekit.cli.screen import reporting, show_json
 @click.option(
     "--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, int8 or a row's word."
 )
-@click.option("--imgsz", default=640, show_default=True, help="Image side in pixels.")
+@click.option("--imgsz", default=0, help="Image side in pixels; 640, or an ONNX file's own, where left out.")
 @click.option("--software", default="", help="Edition as a row names it; the newest published where empty.")
 @click.option("--power-mode", default="", help="Power mode as a row names it.")
 @reporting
@@ -55,6 +55,6 @@ def command(
         f"predicted {found['ms']:.1f} ms, band {found['low_ms']:.1f} to {found['high_ms']:.1f} ms (8 of 10 published rows fall into theirs)"
     )
     click.echo(
-        f"  {found['model']} {imgsz} {precision} with {found['backend']} on {found['device']}, model inference alone"
+        f"  {found['model']} {found['imgsz']} {precision} with {found['backend']} on {found['device']}, model inference alone"
     )
     click.echo(f"  from {found['basis']}\n  nearest row: {found['nearest']}")

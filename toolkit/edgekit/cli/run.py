@@ -29,7 +29,7 @@ def command(
 ) -> None:  # fmt: skip
     """Run BUNDLE on SOURCE: an image, a folder of images, a video, or a camera's index.
 
-    Draws the answers beside the source (or to -o), and with --json prints them instead.
+    Draws the answers into the working folder (or to -o), and with --json prints them instead.
 
     \b
     Examples:

@@ -183,7 +183,6 @@ class Outcome:
         recipe: The recipe as it was used, as JSON knows it.
         bench: Mode.
         require_measured: Whether a gate that was not measured or not judged fails.
-        pictures: Frames with drawn detections, JPEG bytes in base64, for the report.
     """
 
     name: str
@@ -203,11 +202,6 @@ class Outcome:
     bench: str = ""
     when: str = ""
     require_measured: bool = False
-    pictures: tuple[str, ...] = ()
-
-    def variant(self, name: str) -> VariantOutcome:
-        """Return the variant of that name."""
-        return next(v for v in self.variants if v.name == name)
 
     @property
     def exit_code(self) -> int:

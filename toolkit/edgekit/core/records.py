@@ -166,21 +166,6 @@ class LayerRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A latency that was measured.
-
-    Attributes:
-        samples_ms: Single runs, in order, milliseconds.
-        span: "model", "model+copies" or "frame_to_result".
-        label: "stable", "noisy" or "unstable".
-    """
-
-    samples_ms: tuple[float, ...]
-    span: str
-    label: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Predicted:
     """A latency that was not measured: computed from published rows.
 

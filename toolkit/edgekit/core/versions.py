@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 from pathlib import Path
 
-from edgekit.core.digest import digest_bytes, digest_file, digest_value
+from edgekit.core.digest import digest_file, digest_value
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -26,8 +26,3 @@ def code() -> str:
     package = Path(__file__).resolve().parent.parent
     files = sorted(p for p in package.rglob("*.py"))
     return digest_value([[p.relative_to(package).as_posix(), digest_file(p)] for p in files])[:16]
-
-
-def short(text: str) -> str:
-    """Return the first 12 hex digits of a text's SHA-256."""
-    return digest_bytes(text.encode())[:12]

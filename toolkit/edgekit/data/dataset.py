@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.errors import RecipeError
 from edgekit.data.coco import read_coco
+from edgekit.data.lint import FEWEST
 from edgekit.data.sample import Sample, Split
 from edgekit.data.yolo import read_yolo
 
@@ -52,7 +53,11 @@ def read_split(path: Path, split: str, *, images: str = "") -> Split:
 
 
 def draw(split: Split, *, calibration: int, guard: int, seed: int) -> Draws:
-    """Return seeded draws without replacement: calibration first, the guard from what is left."""
+    """Return seeded draws without replacement: calibration first, the guard from what is left.
+
+    Where images are scarce, a quarter is kept for the guard, as long as calibration keeps 32.
+    """
+    calibration = min(calibration, max(FEWEST, len(split.samples) * 3 // 4))
     order = np.random.default_rng([seed, 1]).permutation(len(split.samples))
     chosen = [split.samples[int(k)] for k in order]
     return Draws(

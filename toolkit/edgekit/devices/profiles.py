@@ -130,7 +130,7 @@ def _profile(form: Form, name: str, value: Any, known: dict[str, Profile], *, ow
         except re.error as error:
             form.fault((name, "match", key), f"is no regular expression ({error})")
             return None
-    base = known.get(entry.extends)
+    base = next((p for p in known.values() if entry.extends in {p.name, *p.aliases}), None)
     if entry.extends and base is None:
         form.fault((name, "extends"), f"no device {entry.extends!r}. {suggestion(entry.extends, known)}")
         return None
@@ -155,8 +155,10 @@ def profile_of(name: str, *, where: str = "--device") -> Profile:
         RecipeError: There is none.
     """
     bare = re.sub(r"\s*\(.*\)$", "", name)
+    if bare in profiles():
+        return profiles()[bare]
     for one in profiles().values():
-        if bare == one.name or bare in one.aliases:
+        if bare in one.aliases:
             return one
     words = [w for p in profiles().values() for w in (p.name, *p.aliases)]
     raise RecipeError(f"{where}: no device {name!r}", hint=suggestion(name, words))

@@ -179,10 +179,3 @@ def json_schema(kind: type) -> dict[str, Any]:
     pydantic = need("pydantic", extra="host", why="write the schema")
     schema: dict[str, Any] = pydantic.TypeAdapter(kind).json_schema()
     return schema
-
-
-def dump_yaml(value: Any) -> str:
-    """Return `value` as YAML, keys in their order."""
-    yaml = need("yaml", extra="host", why="write recipes")
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
-    return text

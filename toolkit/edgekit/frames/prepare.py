@@ -12,8 +12,6 @@ from edgekit.core.lazy import have, need
 from edgekit.core.records import Frames
 from edgekit.frames.resize import Image, resize
 
-RESIZES = ("letterbox", "stretch", "crop")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:

@@ -10,6 +10,7 @@ class AccuracyDrop:
     """The point estimate is judged; the interval is printed beside it."""
 
     keys = {"accuracy_drop": "largest accuracy drop against float32, a share from 0 to 1"}
+    most: float | None = 0.5
 
     def judge(self, key: str, limit: float, evidence: Evidence) -> Verdict:
         """Compare the chosen variant's drop with the limit."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from edgekit.core.outcome import Tail, Verdict
 from edgekit.gates.protocol import Evidence, Gate
 
-_SHARES = {"latency_p50_ms": 0.5, "latency_p90_ms": 0.9, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
+SHARES = {"latency_p50_ms": 0.5, "latency_p90_ms": 0.9, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 
 
 class LatencyGate:
     """The early-stopping bound is judged; a sample that cannot carry it, or is unstable, is not."""
 
-    keys = {k: f"largest p{s * 100:g} of the model span, milliseconds" for k, s in _SHARES.items()}
+    keys = {k: f"largest p{s * 100:g} of the model span, milliseconds" for k, s in SHARES.items()}
+    most: float | None = None
 
     def judge(self, key: str, limit: float, evidence: Evidence) -> Verdict:
         """Compare the bound of the percentile with the limit."""
@@ -26,7 +27,7 @@ class LatencyGate:
             return Verdict(
                 gate=key, limit=limit, found=f"predicted {p.ms:.1f} ms", state="not measured", detail=detail
             )
-        tail = next((t for t in latency.tails if t.share == _SHARES[key]), None)
+        tail = next((t for t in latency.tails if t.share == SHARES[key]), None)
         if tail is None or tail.bound_ms is None:
             return Verdict(
                 gate=key, limit=limit, found=_missing(tail), state="not judged", detail="too few runs"

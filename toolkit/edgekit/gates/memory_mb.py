@@ -10,6 +10,7 @@ class MemoryMb:
     """Growth of the process's peak resident set by loading and running."""
 
     keys = {"memory_mb": "largest growth of peak memory by loading and running, MiB"}
+    most: float | None = None
 
     def judge(self, key: str, limit: float, evidence: Evidence) -> Verdict:
         """Compare the growth with the limit."""

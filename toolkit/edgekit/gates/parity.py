@@ -10,6 +10,7 @@ class Parity:
     """Largest output error on real samples, relative to the output's largest value."""
 
     keys = {"parity": "largest raw output error against float32, relative to the largest output"}
+    most: float | None = None
 
     def judge(self, key: str, limit: float, evidence: Evidence) -> Verdict:
         """Compare the error with the limit."""

@@ -10,6 +10,7 @@ class PrecisionShare:
     """Weighted by time, from the engine's own profile; a contract, so failing ends with 4."""
 
     keys = {"precision_share": "least share of the time in reduced-precision layers that really ran reduced"}
+    most: float | None = 1.0
 
     def judge(self, key: str, limit: float, evidence: Evidence) -> Verdict:
         """Compare the receipt's share with the limit."""

@@ -36,6 +36,10 @@ class Gate(Protocol):
     def keys(self) -> Mapping[str, str]:
         """Return the recipe keys it answers for, with what each means."""
 
+    @property
+    def most(self) -> float | None:
+        """Return the largest limit that means something; None where there is none."""
+
     def judge(self, key: str, limit: float, evidence: Evidence) -> Verdict:
         """Return the verdict; a limit that could not be checked is "not measured" or "not judged"."""
 

@@ -10,6 +10,7 @@ class SizeMb:
     """Files of the chosen variant, in units of 1,000,000 bytes."""
 
     keys = {"size_mb": "largest size of the chosen variant's files, megabytes"}
+    most: float | None = None
 
     def judge(self, key: str, limit: float, evidence: Evidence) -> Verdict:
         """Compare the size with the limit."""

@@ -10,6 +10,7 @@ class Speedup:
     """A ratio of medians on alternating runs: it holds on noisy machines."""
 
     keys = {"speedup": "least ratio of float32's latency to this one's, same engine, alternating runs"}
+    most: float | None = None
 
     def judge(self, key: str, limit: float, evidence: Evidence) -> Verdict:
         """Compare the measured ratio with the limit."""

@@ -45,6 +45,17 @@ def read_onnx(path: Path) -> Any:
     return model
 
 
+def external_files(path: Path) -> list[Path]:
+    """Return the files beside an ONNX file that hold its external data, as far as it can be read."""
+    onnx, message = need("onnx", extra="host", why="read models"), need("google.protobuf.message")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (message.DecodeError, ValueError, OSError):
+        return []
+    places = {e.value for t in _external(onnx, model) for e in t.external_data if e.key == "location"}
+    return [path.parent / p for p in sorted(places) if (path.parent / p).is_file()]
+
+
 def _external(onnx: Any, model: Any) -> list[Any]:
     tensors = onnx.external_data_helper._get_all_tensors(model)  # noqa: SLF001 - has no public name
     return [t for t in tensors if onnx.external_data_helper.uses_external_data(t)]

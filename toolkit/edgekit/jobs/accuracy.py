@@ -93,13 +93,16 @@ def judged(
     """
     inputs = {
         "variant": lowered.digest, "samples": digest, "code": versions.code(), "isa": ask.passport.get("isa"),
-        "tools": versions.versions("pycocotools", lowered.wanted.backend), "names": list(names),
+        "tools": versions.versions("pycocotools", lowered.wanted.backend), "names": list(names), "bands": ask.checked.recipe.data.bands,
     }  # fmt: skip
 
     def make(folder: Path) -> None:
         found = detections_of(lowered.artifact, samples, what=f"{where}: {lowered.wanted.plain}")
         _keep(folder / "found.npz", found)
-        store(folder / "scores.json", score(truths_of(samples), found, names))
+        store(
+            folder / "scores.json",
+            score(truths_of(samples), found, names, bands=ask.checked.recipe.data.bands),
+        )
 
     folder = ask.cache.step("accuracy", inputs, make)
     scores = restore(folder / "scores.json", Scores)

@@ -42,8 +42,17 @@ class Ask:
 
     @property
     def here(self) -> bool:
-        """Whether the device is this machine, so that it is measured."""
-        return self.profile.is_machine(self.passport)
+        """Whether the device is this machine and edgekit can run its engine, so that it is measured."""
+        return self.profile.is_machine(self.passport) and not self.profile.builds_engines
+
+    @property
+    def why_not_here(self) -> str:
+        """Why nothing is measured, empty where it is."""
+        if self.here:
+            return ""
+        if self.profile.is_machine(self.passport):
+            return "TensorRT engines are not built by this edgekit yet"
+        return f"{self.profile.name} is not this machine"
 
     @property
     def folder(self) -> Path:

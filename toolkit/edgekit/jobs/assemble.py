@@ -79,13 +79,13 @@ def _variant(ask: Ask, one: Lowered) -> Variant:
 
 def facts(ask: Ask, outcome: Outcome, lowered: Sequence[Lowered]) -> dict[str, Any]:
     """Return the manifest's entries about how the bundle came to be and what was found."""
-    names = {one.wanted.plain for one in lowered}
-    found = [v for v in outcome.variants if v.name in names]
+    kept = {(one.wanted.plain, one.wanted.style) for one in lowered}
+    found = [v for v in outcome.variants if (v.name, v.style) in kept]
     return {
         "device": {"name": ask.profile.name, "title": ask.profile.title, "measured": ask.here},
         "gates": [plain(v) for v in outcome.verdicts],
         "verdict": outcome.words,
-        "receipts": {v.name: _summary(v) for v in reversed(found)},
+        "receipts": {v.name: _summary(v) for v in found},
         "measured_on": dict(outcome.measured_on),
         "provenance": {
             "edgekit": __version__, "code": versions.code(), "tools": versions.versions(*_TOOLS),

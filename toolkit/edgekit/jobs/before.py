@@ -84,6 +84,11 @@ def _data(ask: Ask) -> None:
     if isinstance(file, str):
         return
     places = [Path(str(file).replace("{split}", s)) for s in (part.calibration, part.validation)]
+    if places[0].suffix == ".json" and places[0] == places[1]:
+        raise RecipeError(
+            f"{ask.checked.path}: data.path: {part.path} is one COCO file for both splits",
+            hint="Write {split} where the files' names differ, such as instances_{split}.json: calibration never sees validation.",
+        )
     for place in places:
         if not place.is_file():
             near = suggestion(part.path, GENERATED) if "/" not in part.path else "Check data.path."

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgekit.core.errors import ContractError, MissingError
+from edgekit.core.errors import ContractError, MissingError, RecipeError
 from edgekit.core.outcome import Accuracy, VariantOutcome
 from edgekit.core.plugins import pick
-from edgekit.core.records import Predicted
+from edgekit.core.records import Contract, Predicted
 from edgekit.export.torch_onnx import TOLERANCE
 from edgekit.jobs.accuracy import accuracy_of
 from edgekit.jobs.ask import Ask
-from edgekit.jobs.data import Data
+from edgekit.jobs.data import Data, timing_frames
 from edgekit.jobs.trial import Trial, held, latency, outputs_error, ratio, share_as_planned
 from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered, wanted_for
 from edgekit.measure.modes import MODES
@@ -22,7 +22,6 @@ from edgekit.measure.percentiles import median
 _FIRST_RUNS, _SECOND_RUNS = 64, 128
 # What is further from the fastest than this after the first round goes no further.
 _NEAR = 1.5
-_FRAMES = 16
 SPANS = ("model", "model+copies", "frame_to_result")
 
 
@@ -66,18 +65,22 @@ class _Field:
 
     ask: Ask
     data: Data | None
-    detector: bool
+    contract: Contract
     found: dict[str, _Found] = field(default_factory=dict)
+
+    @property
+    def detector(self) -> bool:
+        """Whether accuracy can be judged, given labels."""
+        return self.contract.answers.task == "detect"
 
     @property
     def files(self) -> list[Path]:
         """Frames that timings and parity draw from."""
-        return [s.path for s in self.data.calibration[:_FRAMES]] if self.data else []
+        return timing_frames(self.data, self.contract)
 
     def reference(self, one: Lowered) -> Lowered:
         """Return float32 of the same engine and threads."""
-        w = one.wanted
-        same = Wanted(backend=w.backend, precision="fp32", threads=w.threads)
+        same = replace(one.wanted, precision="fp32", style="")
         return self.found[same.name].lowered
 
 
@@ -101,8 +104,7 @@ def choose(ask: Ask, networks: Networks, data: Data | None) -> Choice:
 
 
 def _open(ask: Ask, networks: Networks, data: Data | None) -> _Field:
-    detector = networks.float32.contract.answers.task == "detect"
-    field_ = _Field(ask=ask, data=data, detector=detector)
+    field_ = _Field(ask=ask, data=data, contract=networks.float32.contract)
     for wanted in wanted_for(ask, networks):
         if wanted.backend != "tensorrt":
             field_.found[wanted.name] = _Found(lowered=lowered(ask, networks, wanted))
@@ -118,9 +120,8 @@ def _open(ask: Ask, networks: Networks, data: Data | None) -> _Field:
 def _second_round(field_: _Field) -> list[str]:
     """Measure those near the fastest again; return all names that may be chosen, fastest first."""
     ask, found = field_.ask, field_.found
-    allowed = [n for n, f in found.items() if ask.only_precision in {"", f.lowered.wanted.precision}] or list(
-        found
-    )
+    allowed = [n for n, f in found.items() if ask.only_precision in {"", f.lowered.wanted.precision}]
+    _refuse_none(ask, allowed)
     fastest = min(median(found[n].samples) for n in allowed)
     near = [n for n in allowed if median(found[n].samples) <= _NEAR * fastest]
     again = held(
@@ -131,10 +132,20 @@ def _second_round(field_: _Field) -> list[str]:
         _judge(field_, name)
     far = [n for n in allowed if n not in near]
     for name in found:
-        if name not in near:
+        if name not in allowed:
+            found[name].note = f"the reference; {ask.only_precision} was asked for"
+        elif name not in near:
             found[name].note = f"more than {_NEAR} times slower than the fastest"
     order = {n: median(found[n].samples) for n in (*near, *far)}
     return [*sorted(near, key=order.__getitem__), *sorted(far, key=order.__getitem__)]
+
+
+def _refuse_none(ask: Ask, allowed: Sequence[object]) -> None:
+    if not allowed:
+        raise RecipeError(
+            f"--precision: no engine here runs {ask.only_precision} for {ask.profile.name}",
+            hint="This CPU may lack the instructions, or a pass is missing (to-fp16, quantize-int8).",
+        )
 
 
 def _judge(field_: _Field, name: str) -> None:
@@ -143,12 +154,7 @@ def _judge(field_: _Field, name: str) -> None:
     reference = field_.reference(one.lowered)
     one.parity = _parity(field_, one.lowered)
     if field_.data and field_.detector:
-        own = one.lowered.digest == reference.digest
-        one.accuracy = accuracy_of(
-            field_.ask, field_.data, one.lowered, None if own else reference, simulated=False
-        )
-        if own:
-            one.accuracy = replace(one.accuracy, drop=0.0, interval=(0.0, 0.0))
+        _compare(field_, one, one.lowered, reference, simulated=False)
     one.note = ""
 
 
@@ -280,7 +286,7 @@ def predicted_choice(
         data: Labelled images; accuracy is judged with the same engine here, or in a simulation.
         predictions: Latency by variant name such as "tensorrt-int8".
     """
-    field_ = _Field(ask=ask, data=data, detector=networks.float32.contract.answers.task == "detect")
+    field_ = _Field(ask=ask, data=data, contract=networks.float32.contract)
     for wanted in wanted_for(ask, networks):
         first = pick("lowering", wanted.backend, what="backend").styles[0]
         if wanted.precision != "int8" or wanted.style == first:
@@ -290,15 +296,9 @@ def predicted_choice(
     pool = [
         f for f in field_.found.values() if f.lowered.wanted.backend == own or not ask.profile.builds_engines
     ]
-    pool = [f for f in pool if ask.only_precision in {"", f.lowered.wanted.precision}] or pool
-    limit = ask.checked.gates(ask.profile.name).get("accuracy_drop")
-    for one in sorted(pool, key=lambda f: f.predicted.ms if f.predicted else 1e9):
-        chosen = one
-        _accuracy_elsewhere(field_, networks, one)
-        drop = one.accuracy.drop if one.accuracy else None
-        if limit is None or drop is None or drop <= limit:
-            break
-        one.note = f"loses {drop:.4f}, {limit:g} is allowed"
+    pool = [f for f in pool if ask.only_precision in {"", f.lowered.wanted.precision}]
+    _refuse_none(ask, pool)
+    chosen = _shortest_prediction(field_, networks, pool)
     reference = field_.reference(chosen.lowered)
     others = tuple(
         f.lowered for f in field_.found.values()
@@ -311,21 +311,41 @@ def predicted_choice(
     )  # fmt: skip
 
 
+def _shortest_prediction(field_: _Field, networks: Networks, pool: Sequence[_Found]) -> _Found:
+    """Return the variant predicted fastest that keeps the accuracy gate, else the one that loses least."""
+    limit = field_.ask.checked.gates(field_.ask.profile.name).get("accuracy_drop")
+    lost: list[tuple[float, _Found]] = []
+    for one in sorted(pool, key=lambda f: f.predicted.ms if f.predicted else 1e9):
+        _accuracy_elsewhere(field_, networks, one)
+        drop = one.accuracy.drop if one.accuracy else None
+        if limit is None or drop is None or drop <= limit:
+            return one
+        one.note = f"loses {drop:.4f}, {limit:g} is allowed"
+        lost.append((drop, one))
+    return min(lost, key=lambda pair: pair[0])[1]
+
+
 def _accuracy_elsewhere(field_: _Field, networks: Networks, one: _Found) -> None:
     """Judge accuracy with the device's own engine here, or with a simulation of its int8."""
     ask, wanted = field_.ask, one.lowered.wanted
     if not field_.data or not field_.detector:
         return
     if wanted.backend != "tensorrt":
-        reference = field_.reference(one.lowered)
-        own = reference.digest == one.lowered.digest
-        one.accuracy = accuracy_of(ask, field_.data, one.lowered, None if own else reference, simulated=False)
-        if own:
-            one.accuracy = replace(one.accuracy, drop=0.0, interval=(0.0, 0.0))
+        _compare(field_, one, one.lowered, field_.reference(one.lowered), simulated=False)
     elif wanted.precision == "int8":
         # TensorRT's int8 is symmetric; OpenVINO's symmetric style computes the same sums here.
         pair = [
             Wanted(backend="openvino", precision=p, style=s) for p, s in (("int8", "symmetric"), ("fp32", ""))
         ]
         int8, float32 = (lowered(ask, networks, w) for w in pair)
-        one.accuracy = accuracy_of(ask, field_.data, int8, float32, simulated=True)
+        _compare(field_, one, int8, float32, simulated=True)
+
+
+def _compare(field_: _Field, one: _Found, own: Lowered, float32: Lowered, *, simulated: bool) -> None:
+    """Judge a variant against float32, and keep float32's own accuracy for the report."""
+    assert field_.data
+    base = field_.found[field_.reference(one.lowered).wanted.name]
+    found = accuracy_of(field_.ask, field_.data, float32, None, simulated=simulated)
+    base.accuracy = replace(found, drop=0.0, interval=(0.0, 0.0))
+    if own.digest != float32.digest:
+        one.accuracy = accuracy_of(field_.ask, field_.data, own, float32, simulated=simulated)

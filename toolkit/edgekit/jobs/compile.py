@@ -34,7 +34,6 @@ from edgekit.runtime.draw import draw
 from edgekit.runtime.load import load
 
 _PICTURES = 3
-_MARGIN_MB = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +144,7 @@ def _verdicts(work: _Work, limits: Mapping[str, float]) -> tuple[Verdict, ...]:
         reference=next((o for o in choice.outcomes if o.name == choice.reference.wanted.plain), None),
         speedup=choice.speedup,
         why_no_accuracy=_why_no_accuracy(work),
-        why_no_device="" if ask.here else f"{ask.profile.name} is not this machine",
+        why_no_device=ask.why_not_here,
     )
     gates = gate_keys()
     return tuple(gates[key].judge(key, limit, evidence) for key, limit in sorted(limits.items()))
@@ -174,7 +173,7 @@ def _notes(work: _Work) -> list[str]:
     if ask.here and not have("cv2"):
         notes.append("cv2 is not installed: frames are prepared in numpy, slower, with the same boxes.")
     if not ask.here:
-        notes.append(f"Latencies are predicted from published rows; nothing ran on {ask.profile.title}.")
+        notes.append(f"Latencies are predicted from published rows: {ask.why_not_here}.")
     if work.choice.chosen.wanted.backend == "tensorrt":
         notes.append(
             "The TensorRT engine is built on the device; the bundle holds its ONNX file and build.json."

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgekit.core.cache import StepCache
 from edgekit.core.digest import digest_file, digest_value
 from edgekit.core.errors import RecipeError
+from edgekit.core.records import Contract
 from edgekit.core.versions import versions
 from edgekit.core.watch import watcher
 from edgekit.data import uav_mini
@@ -114,6 +115,11 @@ def digests(samples: Sequence[Sample]) -> list[str]:
             raise RecipeError(f"{sample.path}: no such image", hint="Correct the data set.")
         found.append(digest_file(sample.path))
     return found
+
+
+def timing_frames(data: Data | None, contract: Contract, count: int = 16) -> list[Path]:
+    """Return frames that timings and parity draw from; none where the model takes no frames."""
+    return [s.path for s in data.calibration[:count]] if data and contract.frames else []
 
 
 def _digest(samples: Sequence[Sample], images: list[str]) -> str:

@@ -111,8 +111,11 @@ _NO_DATA = [
 
 def _data(data: str, folder: Path) -> list[str]:
     known = data == "uav-mini"
-    if not known and not Path(data).is_file():
-        raise RecipeError(f"{data}: no such data file", hint="Give a data.yaml or a COCO .json.")
+    places = [data.replace("{split}", s) for s in ("train", "val")]
+    if not known and not all(Path(p).is_file() for p in places):
+        raise RecipeError(
+            f"{data}: no such data file", hint="Give a data.yaml, or COCO files as instances_{split}.json."
+        )
     shown = data if known else os.path.relpath(Path(data).resolve(), folder.resolve())
     return [
         "data:",

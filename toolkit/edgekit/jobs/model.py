@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from edgekit.core import versions
 from edgekit.core.digest import digest_file
 from edgekit.core.errors import RecipeError
-from edgekit.core.records import Answers, Contract, Frames, Graph, Network
+from edgekit.core.records import Answers, Contract, Frames, Graph, Network, TensorSpec
 from edgekit.core.watch import watcher
 from edgekit.data.sample import Sample
 from edgekit.export.torch_onnx import check_parity, to_onnx
@@ -96,6 +97,10 @@ def load_model(
     inputs = {
         "source": {**vars(source), "path": str(source.path or "")}, "side": size, "opset": recipe.export.opset,
         "answers": recipe.answers, "frames": ask.checked.frames, "names": list(names), "code": versions.code(),
+        "seed": recipe.data.seed if source.kind != "onnx" else 0,
+        # A function's code and weights may lie anywhere: it is called anew each time, and what
+        # follows is keyed by the graph it gave.
+        "once": uuid.uuid4().hex if source.kind == "function" else "",
         "samples": [digest_file(s.path) for s in few] if source.kind != "onnx" else [],
         "tools": versions.versions("onnx", "onnxslim", "torch", "ultralytics"),
     }  # fmt: skip
@@ -165,7 +170,7 @@ def _from_torch(ask: Ask, source: Source, few: Sequence[Sample], size: int) -> t
     )
     model = fix_shapes(model, imgsz=side, where=source.what)
     model = slim(model, where=source.what)
-    frames = ask.checked.frames or built.declared.frames
+    frames = frames_of(ask, built.declared)
     return model, built.declared, check_parity(module, model, _images(few, frames, shape), where=source.what)
 
 
@@ -204,13 +209,32 @@ def contract_of(ask: Ask, model: Any, declared: Declared, names: Sequence[str], 
                 hint="Set answers.layout, or answers.task: raw to ship it without boxes.",
             )
         classes = _detector_classes(classes, names, outputs[0].shape, layout, what)
+    if task != "raw":
+        _refuse_inputs(inputs_of(model), task, what)
     answers = Answers(task=task, layout=layout, classes=tuple(classes), score=said.score, iou=said.iou)
-    frames = ask.checked.frames or declared.frames
+    frames = frames_of(ask, declared)
     if task != "raw" and frames is None:
         frames = Frames()
     if task == "raw":
         answers = dataclasses.replace(Answers(), classes=tuple(classes))
     return Contract(inputs=inputs_of(model), outputs=outputs, frames=frames, answers=answers)
+
+
+def frames_of(ask: Ask, declared: Declared) -> Frames | None:
+    """Return the pre-processing: the model's own with the recipe's keys over it; None where nobody says."""
+    given = ask.checked.frames
+    return dataclasses.replace(declared.frames or Frames(), **given) if given else declared.frames
+
+
+def _refuse_inputs(inputs: Sequence[TensorSpec], task: str, what: str) -> None:
+    """Refuse inputs that a frame cannot become: it becomes one float32 tensor (1, 3, H, W)."""
+    one = inputs[0] if len(inputs) == 1 else None
+    if one is None or one.dtype != "float32" or len(one.shape) != 4 or one.shape[:2] != (1, 3):
+        found = ", ".join(f"{s.name} {list(s.shape)} {s.dtype}" for s in inputs)
+        raise RecipeError(
+            f"{what}: takes {found}; a frame becomes one float32 input [1, 3, height, width]",
+            hint=f"Export the {task} model so (float32, batch 1, channels first), or set answers.task: raw.",
+        )
 
 
 def _detector_classes(

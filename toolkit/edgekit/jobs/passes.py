@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core import versions
-from edgekit.core.errors import ContractError
+from edgekit.core.errors import ContractError, RecipeError
 from edgekit.core.plugins import pick
 from edgekit.core.records import Contract, Graph, Network
 from edgekit.core.watch import steps, watcher
@@ -22,8 +22,9 @@ from edgekit.frames.prepare import prepare
 from edgekit.graph.onnx_file import inputs_of, outputs_of, read_onnx
 from edgekit.jobs.accuracy import judged
 from edgekit.jobs.ask import Ask
-from edgekit.jobs.data import Data
+from edgekit.jobs.data import Data, timing_frames
 from edgekit.jobs.model import placed
+from edgekit.jobs.trial import machine_key
 from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered_from, wanted_for
 from edgekit.measure.contest import contest
 from edgekit.measure.inputs import random_inputs
@@ -46,6 +47,7 @@ def run_passes(ask: Ask, network: Network, data: Data | None) -> Networks:
     for step in ask.checked.steps:
         change = _step(ask, step, done, data)
         facts = {**done.facts, step.name: {**change.facts, "changed": change.changed}}
+        _refuse_stale_plan(ask, step, done, change)
         half = change.network if change.network.source.get("precision") == "fp16" else None
         done = Networks(
             float32=done.float32 if half else change.network,
@@ -54,6 +56,16 @@ def run_passes(ask: Ask, network: Network, data: Data | None) -> Networks:
             facts=facts,
         )
     return done
+
+
+def _refuse_stale_plan(ask: Ask, step: Step, done: Networks, change: Change) -> None:
+    """Refuse a graph that changed under a plan: the plan speaks of the old layers."""
+    same = change.network.main.sha256 == done.float32.main.sha256
+    if done.plan and change.plan is None and not same and change.network.source.get("precision") != "fp16":
+        raise RecipeError(
+            f"{ask.checked.path}: passes.{step.name}: changes the graph that quantize-int8 has planned",
+            hint=f"Put {step.name} before quantize-int8.",
+        )
 
 
 def _step(ask: Ask, step: Step, done: Networks, data: Data | None) -> Change:
@@ -65,7 +77,12 @@ def _step(ask: Ask, step: Step, done: Networks, data: Data | None) -> Change:
         "tools": versions.versions("onnx", "onnxruntime", "openvino", "onnxslim", "numpy"),
     }  # fmt: skip
     if one.needs_samples:
-        inputs["calibration"] = data.calibration_digest if data else f"random {ask.checked.recipe.data.seed}"
+        part = ask.checked.recipe.data
+        inputs["calibration"] = data.calibration_digest if data else f"random {part.seed} {part.samples}"
+        inputs["random"] = part.allow_random
+        # The guard's accuracy depends on metric and CPU, its prices on the machine.
+        inputs["metric"], inputs["machine"] = part.metric, machine_key(ask)
+        inputs["here"] = ask.here
         inputs["guard"] = data.guard_digest if data else ""
         inputs["judge"] = judge_of(ask)
 
@@ -107,20 +124,34 @@ def _check_contract(name: str, before: Network, change: Change) -> None:
 
 
 def _context(ask: Ask, folder: Path, network: Network, data: Data | None) -> Context:
-    detector = network.contract.answers.task == "detect"
+    part, contract = ask.checked.recipe.data, network.contract
+    real = data if data and contract.frames else None
+    if data and not real and not part.allow_random:
+        raise RecipeError(
+            f"{ask.checked.path}: the model declares no pre-processing, so images cannot become its inputs",
+            hint="Add a `preprocess:` part, or set data.allow_random: true and expect to lose accuracy.",
+        )
+    why = _why_no_score(contract, data)
     return Context(
         out=folder,
-        samples=lambda: inputs_from(
-            network.contract, data.calibration if data else (), ask.checked.recipe.data.samples
-        ),
-        digest=data.calibration_digest if data else "random",
-        seed=ask.checked.recipe.data.seed,
-        score=_scorer(ask, data) if data and data.guard and detector else None,
-        time=_timer(ask, data) if ask.here else None,
+        samples=lambda: inputs_from(contract, real.calibration if real else (), part.samples, part.seed),
+        digest=real.calibration_digest if real else "random",
+        seed=part.seed,
+        score=_scorer(ask, data) if data and not why else None,
+        why_no_score=why,
+        time=_timer(ask, network, data) if ask.here else None,
     )
 
 
-def inputs_from(contract: Contract, samples: Sequence[Sample], count: int) -> Iterable[Inputs]:
+def _why_no_score(contract: Contract, data: Data | None) -> str:
+    if data is None:
+        return "there are no labelled training images"
+    if contract.answers.task != "detect":
+        return f"accuracy of {contract.answers.task} models is not judged"
+    return "" if data.guard else "calibration took every training image"
+
+
+def inputs_from(contract: Contract, samples: Sequence[Sample], count: int, seed: int) -> Iterable[Inputs]:
     """Give model inputs made from samples, or seeded random ones where there are none."""
     if samples and contract.frames:
         shape = contract.inputs[0].shape
@@ -128,7 +159,7 @@ def inputs_from(contract: Contract, samples: Sequence[Sample], count: int) -> It
             tensor, _ = prepare(read_image(sample.path), contract.frames, (shape[2], shape[3]))
             yield {contract.inputs[0].name: tensor}
         return
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for _ in range(count):
         yield random_inputs(contract, rng)
 
@@ -165,8 +196,8 @@ def _scorer(ask: Ask, data: Data) -> Callable[[Candidate], float]:
     return score
 
 
-def _timer(ask: Ask, data: Data | None) -> Callable[[Sequence[Candidate]], list[float]]:
-    files = [s.path for s in data.calibration[:16]] if data else []
+def _timer(ask: Ask, network: Network, data: Data | None) -> Callable[[Sequence[Candidate]], list[float]]:
+    files = timing_frames(data, network.contract)
 
     def time(candidates: Sequence[Candidate]) -> list[float]:
         artifacts = {str(k): _candidate(ask, c).artifact for k, c in enumerate(candidates)}

@@ -9,7 +9,7 @@ from edgekit.core.errors import RecipeError
 from edgekit.devices.profiles import profile_of
 from edgekit.graph.cost import cost_of
 from edgekit.graph.half import restore_half
-from edgekit.graph.onnx_file import read_onnx
+from edgekit.graph.onnx_file import inputs_of, read_onnx
 from edgekit.graph.static import fix_shapes
 from edgekit.models.find import shipped_models
 from edgekit.predict.latency import Question, known_models, predict, refuse_unknown, size_of_model
@@ -22,7 +22,7 @@ def predicted(
     device: str,
     backend: str = "",
     precision: str = "fp32",
-    imgsz: int = 640,
+    imgsz: int = 0,
     software: str = "",
     power: str = "",
 ) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def predicted(
         device: A profile or a row's word for a device.
         backend: An engine in edgekit's or a row's words; the device's first where empty.
         precision: As a row words it.
-        imgsz: Image side in pixels.
+        imgsz: Image side in pixels; 640, or an ONNX file's own, where 0.
         software: Edition as a row words it.
         power: Power mode as a row words it.
 
@@ -42,10 +42,10 @@ def predicted(
     """
     profile = profile_of(device)
     engine = backend or next(iter(profile.backends))
-    refuse_unknown(engine)
+    refuse_unknown(backend=engine, precision=precision, software=software)
     # A row's "name (npu)" says which unit was used; a profile's name is turned into the rows' one.
     asked = f"{profile.published} ({device.partition('(')[2]}" if "(" in device else profile.published
-    size, name = _size(model, imgsz)
+    size, name, side = _size(model, imgsz)
     found = predict(
         Question(
             device=asked,
@@ -61,26 +61,23 @@ def predicted(
     return {
         **{k: round(v, 3) for k, v in facts.items()}, "kind": "predicted", "basis": found.basis,
         "nearest": found.nearest, "model": model, "device": profile.name, "backend": engine, "precision": precision,
-        "imgsz": imgsz, "gflops": round(size.gflops, 3),
+        "imgsz": side, "gflops": round(size.gflops, 3),
     }  # fmt: skip
 
 
-def _size(model: str, imgsz: int) -> tuple[Size, str]:
-    if not 32 <= imgsz <= 4096:
+def _size(model: str, imgsz: int) -> tuple[Size, str, int]:
+    """Return what one inference takes, the catalogue name where it is one, and the image side."""
+    if imgsz and not 32 <= imgsz <= 4096:
         raise RecipeError(f"--imgsz: {imgsz} is not 32 to 4096 pixels", hint="Take 640.")
-    if model in known_models():
-        return size_of_model(model, imgsz), model
     ours = shipped_models()
-    if not model.endswith(".onnx") and model not in ours:
-        return size_of_model(model, imgsz), model
+    if model in known_models() or (not model.endswith(".onnx") and model not in ours):
+        return size_of_model(model, imgsz or 640), model, imgsz or 640
     path = ours.get(model) or Path(model)
-    graph = restore_half(read_onnx(path))
-    cost = cost_of(fix_shapes(graph, imgsz=imgsz if _free(graph) else 0, where=path.name))
+    graph = fix_shapes(restore_half(read_onnx(path)), imgsz=imgsz, where=path.name)
+    cost = cost_of(graph)
     known = next((n for n in known_models() if n in path.stem), "")
-    return Size(gflops=cost.gflops, activations_m=cost.activations / 1e6), known
-
-
-def _free(graph: Any) -> bool:
-    return any(
-        not d.HasField("dim_value") for v in graph.graph.input for d in v.type.tensor_type.shape.dim[2:]
+    return (
+        Size(gflops=cost.gflops, activations_m=cost.activations / 1e6),
+        known,
+        inputs_of(graph)[0].shape[-1],
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core import versions
-from edgekit.core.digest import digest_file
 from edgekit.core.lazy import have
 from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, Network, QuantPlan
@@ -29,6 +28,7 @@ class Wanted:
     precision: str
     style: str = ""
     threads: int = 0
+    one_of_several: bool = False
 
     @property
     def name(self) -> str:
@@ -38,8 +38,9 @@ class Wanted:
 
     @property
     def plain(self) -> str:
-        """Its name in the bundle."""
-        return f"{self.backend}-{self.precision}"
+        """Its name in the bundle; thread counts stand in it where a recipe lists several."""
+        tail = f"-{self.threads}-threads" if self.one_of_several else ""
+        return f"{self.backend}-{self.precision}{tail}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +86,19 @@ def wanted_for(ask: Ask, networks: Networks) -> list[Wanted]:
         if backend != "tensorrt" and not have(backend):
             continue
         threads = _threads(ask, backend)
-        for precision in (*precisions, *(["fp16"] if networks.half and backend == "onnxruntime" else [])):
+        extra = ["fp16"] if networks.half and backend == "onnxruntime" else []
+        # float32 is the reference of its engine, whether or not a profile lists it.
+        for precision in dict.fromkeys((*precisions, *extra, "fp32")):
             if _suits(ask, networks, backend, precision):
                 styles = _styles(ask, backend) if precision == "int8" else ("",)
                 found += [
-                    Wanted(backend=backend, precision=precision, style=s, threads=t)
+                    Wanted(
+                        backend=backend,
+                        precision=precision,
+                        style=s,
+                        threads=t,
+                        one_of_several=len(threads) > 1,
+                    )
                     for s in styles
                     for t in threads
                 ]
@@ -152,10 +161,9 @@ def lowered_from(ask: Ask, network: Network, plan: QuantPlan | None, wanted: Wan
     def make(folder: Path) -> None:
         watcher().phase(f"lower {wanted.plain}")
         (folder / "files").mkdir()
-        precision = (
-            "fp32" if wanted.precision == "fp16" and wanted.backend == "onnxruntime" else wanted.precision
+        options = Options(
+            precision=wanted.precision, threads=wanted.threads, style=wanted.style, wishes=wishes
         )
-        options = Options(precision=precision, threads=wanted.threads, style=wanted.style, wishes=wishes)
         artifact = pick("lowering", wanted.backend, what="backend").lower(
             network, used, options, folder / "files"
         )
@@ -173,8 +181,3 @@ def _wishes(ask: Ask) -> dict[str, Any]:
     """Return what the device shall build, from the recipe."""
     words = {k: v for k, v in ask.checked.on(ask.profile.name).items() if k != "backend"}
     return {"device": ask.profile.name, "recipe": {k: words[k] for k in sorted(words)}}
-
-
-def file_digests(artifact: Artifact) -> dict[str, str]:
-    """Return the SHA-256 of each of an artifact's files."""
-    return {p.name: digest_file(p) for p in sorted(artifact.folder.iterdir())}

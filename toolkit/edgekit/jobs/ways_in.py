@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from edgekit.core.errors import EdgekitError
 from edgekit.core.outcome import VariantOutcome, WayIn
 from edgekit.core.records import Network, QuantPlan
+from edgekit.gates.latency import SHARES
 from edgekit.graph.onnx_file import read_onnx
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.choose import Choice
-from edgekit.jobs.data import Data
+from edgekit.jobs.data import Data, timing_frames
 from edgekit.jobs.elsewhere import predictions
 from edgekit.jobs.model import Loaded, load_model
 from edgekit.jobs.trial import held
@@ -21,7 +22,6 @@ from edgekit.models.records import Source
 
 SIDES = (640, 512, 416, 320)
 _RUNS = 64
-_SHARES = {"latency_p50_ms": 0.5, "latency_p90_ms": 0.9, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +37,25 @@ def missed_gate(limits: Mapping[str, float], choice: Choice) -> Missed | None:
     worst: tuple[float, Missed] | None = None
     chosen = choice.outcomes[0]
     for key, limit in limits.items():
-        if key not in _SHARES:
+        if key not in SHARES:
             continue
-        found = _found_ms(chosen, _SHARES[key])
+        found = _found_ms(chosen, SHARES[key])
         if found is not None and found > limit and (worst is None or found / max(limit, 1e-9) > worst[0]):
-            worst = (found / max(limit, 1e-9), Missed(share=_SHARES[key], limit_ms=limit))
+            worst = (found / max(limit, 1e-9), Missed(share=SHARES[key], limit_ms=limit))
     return worst[1] if worst else None
 
 
 def _found_ms(outcome: VariantOutcome, share: float) -> float | None:
     latency = outcome.latency()
     if latency:
-        return percentile(latency.samples_ms, share).plain_ms
+        return _judged_ms(latency.samples_ms, share)
     return outcome.predicted.ms if outcome.predicted else None
+
+
+def _judged_ms(samples_ms: Sequence[float], share: float) -> float:
+    """Return what a gate would judge: the bound, or the plain percentile where there is none."""
+    found = percentile(samples_ms, share)
+    return found.plain_ms if found.bound_ms is None else found.bound_ms
 
 
 def ways_in(
@@ -107,7 +113,8 @@ def _sizes_here(
     missed: Missed,
 ) -> list[WayIn]:
     now = _side(loaded.network)
-    if not now:
+    # The fp16 graph of another size would need its own run of the passes.
+    if not now or choice.chosen.wanted.precision == "fp16":
         return []
     sides = [s for s in SIDES if s != now]
     if not loaded.other_sizes:
@@ -123,11 +130,11 @@ def _sizes_here(
         except EdgekitError:
             # A size this model cannot take is no way in.
             continue
-    files = [s.path for s in data.calibration[:16]] if data else []
+    files = timing_frames(data, loaded.network.contract)
     trials = held(ask, entrants, files, round_name="other sizes", runs=_RUNS)
     rows = []
     for name, trial in trials.by_name.items():
-        ms = percentile(trial.spans["model"], missed.share).plain_ms
+        ms = _judged_ms(trial.spans["model"], missed.share)
         rows.append(
             _way(
                 f"imgsz {name}, {choice.chosen.wanted.plain}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekit.calibration.layers import WEIGHTED
 from edgekit.core.errors import RecipeError
 from edgekit.core.records import Artifact, Network, QuantPlan
 from edgekit.graph.onnx_file import read_onnx, save_onnx
@@ -17,20 +18,22 @@ _STYLES = {"": Style(unsigned=True, full=True, spread=_SPREAD, biases=True)}
 
 
 class OnnxRuntimeLowering:
-    """float32 as it is; int8 as uint8 Q/DQ."""
+    """float32 and fp16 graphs as they are; int8 as uint8 Q/DQ."""
 
-    precisions = ("fp32", "int8")
+    precisions = ("fp32", "fp16", "int8")
     styles = tuple(_STYLES)
 
     def lower(self, network: Network, plan: QuantPlan | None, options: Options, out: Path) -> Artifact:
         """Write `model.onnx` and return the artifact."""
         model = read_onnx(network.main.path)
-        wanted = {}
+        wanted: dict[str, str] = {}
         if options.precision == "int8":
             if plan is None:
                 raise RecipeError("int8 needs a quantize pass", hint="Add `quantize-int8` to passes.")
             model = write_qdq(model, plan, _STYLES[options.style])
             wanted = dict.fromkeys(plan.int8_layers(), "int8")
+        if options.precision == "fp16":
+            wanted = {n.name: "fp16" for n in model.graph.node if n.op_type in WEIGHTED}
         save_onnx(model, out / "model.onnx")
         return Artifact(
             backend="onnxruntime",

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekit.core.errors import RecipeError
-from edgekit.core.plugins import suggestion
-
 
 @dataclass(frozen=True, kw_only=True)
 class Mode:
@@ -28,14 +25,3 @@ MODES = {
         Mode(name="standard", runs=1024, seconds=60, limit_s=600, publishes=(0.5, 0.9, 0.95, 0.99)),
     )
 }
-
-
-def mode_of(name: str, *, where: str) -> Mode:
-    """Return the mode of that name.
-
-    Raises:
-        RecipeError: There is none.
-    """
-    if name not in MODES:
-        raise RecipeError(f"{where}: no mode {name!r}", hint=suggestion(name, MODES))
-    return MODES[name]

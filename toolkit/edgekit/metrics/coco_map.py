@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from edgekit.core.lazy import need
 # pycocotools' default of 100 detections an image hides what dense scenes are about.
 LIMIT = 300
 SCORE = 0.001
-BANDS = ((0, 8), (8, 16), (16, 32), (32, 1e5))
+BANDS = (8.0, 16.0, 32.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +64,26 @@ class Scores:
         return found
 
 
-def score(truths: Sequence[Truth], found: Sequence[Found], names: Sequence[str]) -> Scores:
-    """Return the scores of detections against labels, image by image in the same order."""
-    judged = _evaluate(truths, found, len(names), bands=True)
+def score(
+    truths: Sequence[Truth], found: Sequence[Found], names: Sequence[str], *, bands: Sequence[float] = BANDS
+) -> Scores:
+    """Return the scores of detections against labels, image by image in the same order.
+
+    Args:
+        truths: Labels.
+        found: Detections.
+        names: Class names.
+        bands: Object sizes in pixels at which AP is split, rising.
+    """
+    edges = (0.0, *bands, 1e5)
+    ranges = tuple(itertools.pairwise(edges))
+    judged = _evaluate(truths, found, len(names), bands=ranges)
     precision = judged.eval["precision"]
     return Scores(
         map50=_mean(precision[0, :, :, 0, 0]),
         map50_95=_mean(precision[:, :, :, 0, 0]),
         by_class={name: _mean(precision[0, :, k, 0, 0]) for k, name in enumerate(names)},
-        by_size={_band(b): _mean(precision[0, :, :, k + 1, 0]) for k, b in enumerate(BANDS)},
+        by_size={_band(b): _mean(precision[0, :, :, k + 1, 0]) for k, b in enumerate(ranges)},
         images=len(truths),
     )
 
@@ -89,7 +101,13 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if known.size else 0.0
 
 
-def _evaluate(truths: Sequence[Truth], found: Sequence[Found], classes: int, *, bands: bool) -> Any:
+def _evaluate(
+    truths: Sequence[Truth],
+    found: Sequence[Found],
+    classes: int,
+    *,
+    bands: Sequence[tuple[float, float]] = (),
+) -> Any:
     coco = need("pycocotools.coco", extra="host", why="compute mAP")
     cocoeval = need("pycocotools.cocoeval", extra="host")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -103,7 +121,7 @@ def _evaluate(truths: Sequence[Truth], found: Sequence[Found], classes: int, *, 
             answers.createIndex()
         judged = cocoeval.COCOeval(labels, answers, "bbox")
         judged.params.maxDets = [LIMIT]
-        areas = [(0.0, 1e10), *((a * a, b * b) for a, b in BANDS)] if bands else [(0.0, 1e10)]
+        areas = [(0.0, 1e10), *((a * a, b * b) for a, b in bands)]
         judged.params.areaRng = [list(a) for a in areas]
         judged.params.areaRngLbl = [str(k) for k in range(len(areas))]
         judged.evaluate()
@@ -151,7 +169,7 @@ def drop_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """Return the 95 % interval of the drop (reference minus other) by a paired bootstrap over images."""
-    pair = [_evaluate(truths, found, classes, bands=False) for found in (reference, other)]
+    pair = [_evaluate(truths, found, classes) for found in (reference, other)]
     rng, drops = np.random.default_rng(seed), []
     for _ in range(rounds):
         chosen = rng.integers(0, len(truths), len(truths))

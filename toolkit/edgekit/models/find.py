@@ -9,6 +9,7 @@ from edgekit.core.digest import digest_file, digest_value
 from edgekit.core.errors import RecipeError
 from edgekit.core.places import shipped
 from edgekit.core.plugins import suggestion
+from edgekit.graph.onnx_file import external_files
 from edgekit.models.records import Source
 
 _ARCHITECTURE = re.compile(r"^(yolov8|yolo11|yolo12|yolov10|yolo26)[nslmbx](-p2|-p6)?$")
@@ -77,7 +78,7 @@ def find_by_path(path: Path, *, trust: bool, nc: int = 0) -> Source:
 
 def _digest_with_data(path: Path) -> str:
     """Return the digest of an ONNX file with all that lies beside it as external data."""
-    beside = [p for p in (path.with_suffix(".data"), path.with_name(path.name + ".data")) if p.is_file()]
+    beside = external_files(path)
     return digest_value([digest_file(p) for p in (path, *beside)]) if beside else digest_file(path)
 
 

@@ -27,6 +27,7 @@ class Context:
         seed: Of every draw.
         score: Accuracy of a candidate on labelled training images that calibration did not use, as a
             share from 0 to 1; None where there are no labels.
+        why_no_score: Why `score` is None.
         time: Median latency in milliseconds of each candidate, measured in one contest.
     """
 
@@ -35,6 +36,7 @@ class Context:
     digest: str = ""
     seed: int = 0
     score: Callable[[Candidate], float] | None = None
+    why_no_score: str = ""
     time: Callable[[Sequence[Candidate]], list[float]] | None = None
 
 

@@ -37,6 +37,10 @@ class Settings:
     ranges: Literal["typical", "extremes"] = "typical"
     keep_float: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and not 0 <= self.max_drop <= 0.5:
+            raise ValueError("max_drop should be a share from 0 to 0.5; 0.01 is one point")
+
 
 class QuantizeInt8:
     """Leaves the ONNX in float and returns a plan; each lowering writes it for its engine."""
@@ -72,7 +76,7 @@ class QuantizeInt8:
             plan, guard = _guard(network, model, plan, settings.max_drop, context)
             facts["guard"] = guard
         elif settings.max_drop is not None:
-            facts["guard"] = {"state": "not judged", "why": "there are no labelled training images"}
+            facts["guard"] = {"state": "not judged", "why": context.why_no_score}
         return Change(network=network, changed=True, facts=facts, plan=plan)
 
 
@@ -140,7 +144,7 @@ def fewest(tried: Any, floor: float, layers: int, budget: int) -> int | None:
         budget: Accuracy runs at most.
     """
     low, high, used = 0, None, 0
-    for count in itertools.takewhile(lambda c: c <= layers, (1, 4, 12, 32, layers)):
+    for count in sorted({c for c in (1, 4, 12, 32) if c < layers} | {layers}):
         if used == budget or (high is not None):
             break
         used += 1

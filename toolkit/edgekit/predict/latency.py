@@ -66,15 +66,22 @@ def size_of_model(name: str, imgsz: int) -> Size:
     raise RecipeError(f"model: no {name!r}", hint=suggestion(name, known_models()))
 
 
-def refuse_unknown(backend: str) -> None:
-    """Refuse a backend that no published row speaks of.
+def refuse_unknown(*, backend: str, precision: str, software: str) -> None:
+    """Refuse words that neither the published rows nor edgekit's own engines use.
 
     Raises:
-        RecipeError: There is none.
+        RecipeError: There is none; the nearest word is suggested.
     """
-    words = {r.backend for r in rows()} | {"onnxruntime", "openvino", "tensorrt"}
-    if backend not in words:
-        raise RecipeError(f"backend: no {backend!r}", hint=suggestion(backend, words))
+    words = {
+        "backend": (backend, {r.backend for r in rows()} | {"onnxruntime", "openvino", "tensorrt"}),
+        "precision": (precision, {r.precision for r in rows()} | {"fp32", "fp16", "bf16", "int8"}),
+        "software": (software, {r.software for r in rows()} | {""}),
+    }
+    for key, (word, known) in words.items():
+        if word not in known:
+            raise RecipeError(
+                f"--{key}: no {word!r} in the published rows", hint=suggestion(word, known - {""})
+            )
 
 
 @functools.cache
@@ -138,7 +145,6 @@ def _version(text: str) -> tuple[int, ...]:
 
 def predict(asked: Question) -> Predicted:
     """Return the prediction for one question."""
-    refuse_unknown(asked.backend)
     fitted, width = _fitted()
     mean, deviation = fitted.predict([_point(asked)])
     middle, spread = float(mean[0]), width * float(deviation[0])
@@ -154,7 +160,8 @@ def predict(asked: Question) -> Predicted:
 
 def _basis(asked: Question, fitted: int) -> str:
     device, engine, unit = place_of(asked.device, asked.backend)
-    same = sum(place_of(r.device, r.backend) == (device, engine, unit) for r in rows() if not held_out(r))
+    kept = (r for r in rows() if not held_out(r) and size_of(r))
+    same = sum(place_of(r.device, r.backend) == (device, engine, unit) for r in kept)
     return f"{fitted} published rows, {same} of them for {engine} on the {unit} of {device}"
 
 
@@ -191,7 +198,7 @@ class Judged:
 
 def judge() -> tuple[Judged, Judged]:
     """Return errors on held-out rows: with at least 4 fitted rows of device and backend, and the rest."""
-    count = Counter((r.device, r.backend) for r in rows() if not held_out(r))
+    count = Counter((r.device, r.backend) for r in rows() if not held_out(r) and size_of(r))
     kept = [r for r in rows() if held_out(r) and size_of(r)]
     rich = [r for r in kept if count[(r.device, r.backend)] >= 4]
     poor = [r for r in kept if count[(r.device, r.backend)] < 4]

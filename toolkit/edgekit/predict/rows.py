@@ -6,7 +6,6 @@ import csv
 import functools
 import hashlib
 import json
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,8 +119,3 @@ def family_of(model: str) -> str:
     """Return "yolo11" for "yolo11n"."""
     found = re.match(r"^(yolov?\d+)", model)
     return found[1] if found else model
-
-
-def log_size(size: Size) -> tuple[float, float]:
-    """Return the logarithms of GFLOPs and of million activations."""
-    return math.log(size.gflops), math.log(size.activations_m)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,10 +12,9 @@ from typing import Any, TypeVar
 
 from edgekit.core.errors import RecipeError
 from edgekit.core.plugins import family, suggestion
-from edgekit.core.records import Frames
 from edgekit.devices.profiles import profile_of, profiles
 from edgekit.forms.read import Form, form_of
-from edgekit.gates.protocol import gate_keys
+from edgekit.gates.protocol import Gate, gate_keys
 from edgekit.recipe.records import (
     AnswersPart,
     BenchPart,
@@ -49,7 +49,7 @@ class Checked:
         folder: What its relative paths start from.
         name: Of the bundle.
         steps: Passes in order.
-        frames: Declared pre-processing; None leaves it to the model.
+        frames: Pre-processing keys the recipe gives; what it leaves out is the model's own.
     """
 
     recipe: Recipe
@@ -58,7 +58,7 @@ class Checked:
     folder: Path
     name: str
     steps: tuple[Step, ...]
-    frames: Frames | None
+    frames: Mapping[str, Any]
 
     def gates(self, device: str) -> dict[str, float]:
         """Return the limits that hold on a device: the common ones, and its own over them."""
@@ -112,7 +112,7 @@ def check_recipe(text: str, *, path: Path, folder: Path) -> Checked:
     _model(form, _sound(form, "model", ModelPart))
     _numbers(form)
     part = _sound(form, "preprocess", PreprocessPart) if form.value.get("preprocess") else None
-    frames = _frames(form, part) if part else None
+    frames = _frames(form, part) if part else {}
     form.refuse()
     assert recipe
     name = recipe.name or path.stem
@@ -165,8 +165,19 @@ def _gates(form: Form, given: Any, at: tuple[str | int, ...], extra: tuple[str, 
             continue
         if key not in known:
             form.fault((*at, str(key)), f"no such gate. {suggestion(str(key), [*known, *extra])}")
-        elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            form.fault((*at, key), f"should be a number from 0 ({known[key].keys[key]}), found {value!r}")
+        elif (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not 0 <= value <= _most(known[key])
+        ):
+            end = f" to {known[key].most:g}" if known[key].most is not None else ""
+            form.fault(
+                (*at, key), f"should be a number from 0{end} ({known[key].keys[key]}), found {value!r}"
+            )
+
+
+def _most(gate: Gate) -> float:
+    return math.inf if gate.most is None else gate.most
 
 
 def _devices(form: Form) -> None:
@@ -214,12 +225,8 @@ def _numbers(form: Form) -> None:
         )
     if export and not 13 <= export.opset <= 20:
         form.fault(("export", "opset"), f"should be 13 to 20, found {export.opset}")
-    if data and not 1 <= data.samples <= 10000:
-        form.fault(("data", "samples"), f"should be 1 to 10000, found {data.samples}")
-    if data and data.limit < 0:
-        form.fault(("data", "limit"), f"should be a number of images or 0 for all, found {data.limit}")
-    if data and data.path and data.calibration == data.validation:
-        form.fault(("data", "calibration"), "is the validation split; calibrate on training images")
+    if data:
+        _data_numbers(form, data)
     for k, threads in enumerate(bench.threads if bench else ()):
         if not 1 <= threads <= 256:
             form.fault(("bench", "threads", k), f"should be 1 to 256, found {threads}")
@@ -229,19 +236,31 @@ def _numbers(form: Form) -> None:
             form.fault(("answers", key), f"should be 0 to 1, found {value}")
 
 
-def _frames(form: Form, part: PreprocessPart) -> Frames | None:
+def _data_numbers(form: Form, data: DataPart) -> None:
+    if not 1 <= data.samples <= 10000:
+        form.fault(("data", "samples"), f"should be 1 to 10000, found {data.samples}")
+    if data.limit < 0:
+        form.fault(("data", "limit"), f"should be a number of images or 0 for all, found {data.limit}")
+    if data.path and data.calibration == data.validation:
+        form.fault(("data", "calibration"), "is the validation split; calibrate on training images")
+    if list(data.bands) != sorted(set(data.bands)) or any(b <= 0 for b in data.bands):
+        form.fault(("data", "bands"), f"should be sizes above 0 that rise, found {list(data.bands)}")
+
+
+def _frames(form: Form, part: PreprocessPart) -> dict[str, Any]:
+    """Return the keys that stand in the recipe, the scale as a number."""
     scale = _fraction(part.scale)
     if scale is None:
         form.fault(
             ("preprocess", "scale"), f"should be a number or a fraction such as 1/255, found {part.scale!r}"
         )
-        return None
+        return {}
     if not 0 <= part.pad <= 255:
         form.fault(("preprocess", "pad"), f"should be a grey level from 0 to 255, found {part.pad}")
     if not all(s > 0 for s in part.std):
         form.fault(("preprocess", "std"), f"should be above 0, found {list(part.std)}")
-    kept = {f.name: getattr(part, f.name) for f in fields(part) if f.name != "scale"}
-    return Frames(**kept, scale=scale)
+    given = {k: getattr(part, k) for k in form.value["preprocess"] if hasattr(part, k)}
+    return {**given, "scale": scale} if "scale" in given else given
 
 
 def _fraction(value: str | float) -> float | None:

@@ -91,6 +91,7 @@ class DataPart:
         samples: Calibration samples.
         limit: Validation images at most; 0 takes all.
         metric: map50 or map50_95.
+        bands: Object sizes, square root of the area in pixels, at which AP is split in the report.
         seed: Of every draw.
         allow_random: Allow calibration on random numbers where there is no data.
     """
@@ -104,6 +105,7 @@ class DataPart:
     samples: int = 256
     limit: int = 0
     metric: Literal["map50", "map50_95"] = "map50"
+    bands: tuple[float, ...] = (8, 16, 32)
     seed: int = 0
     allow_random: bool = False
 

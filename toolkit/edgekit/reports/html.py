@@ -188,16 +188,15 @@ def _spans(chosen: VariantOutcome) -> str:
 
 def _accuracy(outcome: Outcome) -> str:
     chosen = outcome.variants[0].accuracy
-    reference = next((v.accuracy for v in outcome.variants[1:] if v.name == outcome.reference), None)
-    if not chosen:
+    reference = next((v.accuracy for v in outcome.variants if v.name == outcome.reference), None)
+    if not chosen or not reference:
         return ""
-    base = reference or chosen
     rows = []
     for heading in ("scores", "by_size", "by_class"):
         found = getattr(chosen, heading)
         for name in sorted(found, key=lambda n: _rank(n, outcome.model["classes"])):
             value = found[name]
-            before = getattr(base, heading).get(name, 0.0)
+            before = getattr(reference, heading).get(name, 0.0)
             label = {"scores": "", "by_size": "size, px: ", "by_class": "class: "}[heading] + name
             rows.append((escape(label), f"{before:.4f}", f"{value:.4f}", f"{value - before:+.4f}"))
     heads = ("AP at IoU 0.5 unless it says else", "float32", escape(outcome.chosen), "change")

@@ -53,6 +53,8 @@ def headline(outcome: Outcome) -> str:
     kept = f", {accuracy.metric} {accuracy.value:.4f}" if accuracy else ""
     if accuracy and accuracy.drop is not None:
         kept += f" (float32 {accuracy.value + accuracy.drop:.4f})"
+    if accuracy and accuracy.where != "this machine":
+        kept += f" on {accuracy.where}"
     return f"{chosen.name} on {outcome.title}: {speed}{kept}."
 
 
@@ -67,7 +69,7 @@ def machine_words(outcome: Outcome) -> str:
     """Return what was measured on, in one line."""
     machine = outcome.measured_on
     if not machine:
-        return "nothing was measured; latencies are predicted"
+        return "no latency was measured here"
     isa = " ".join(
         str(f)
         for f in machine.get("isa", [])

@@ -153,6 +153,9 @@ def refusal(variant: Variant, machine: Mapping[str, Any]) -> str:
     wanted = variant.needs.get("arch", [])
     if wanted and machine["arch"] not in wanted:
         return f"made for {' or '.join(wanted)}, this is {machine['arch']}"
+    flags = variant.needs.get("isa", [])
+    if flags and not set(flags) & set(machine.get("isa", [])):
+        return f"needs a CPU with {' or '.join(flags)}"
     if variant.engine != "in-bundle":
         return "its engine is built on the device"
     backend = pick("backends", variant.backend, what="backend")

@@ -1,0 +1,48 @@
+"""A slice of each evidence script, so that none of them rots."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, run_edgekit
+
+pytestmark = pytest.mark.slow
+
+
+def run_script(*words: object) -> str:
+    """Run a script of the project; return what it printed."""
+    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_verdict_of_the_shipped_recipe_can_be_made_again():
+    assert "map50" in run_script(ROOT / "scripts/evidence/uav_yolov8n.py", "--slice")
+
+
+def test_the_bench_against_ultralytics_runs(tmp_path: Path):
+    ran = run_edgekit("compile", "uav-yolov8n", "--device", "local", "--quick", "-o", tmp_path)
+    assert ran.code == 0, ran.err
+    made = run_edgekit("data", "make", "uav-mini", "--train", 8, "--val", 24, "-o", tmp_path / "set")
+    assert made.code == 0, made.err
+    run_script(
+        ROOT / "scripts/bench/vs_ultralytics.py", tmp_path / "uav-yolov8n-local" / "bundle", "--work", tmp_path / "w",
+        "--data", tmp_path / "set" / "data.yaml", "--rounds", 1, "--images", 8, "--out", tmp_path / "b.json",
+    )  # fmt: skip
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert len(found["ratios"]) == 5
+    assert all(r["times_as_fast"] > 0 for r in found["ratios"])
+    assert set(found["map50"]) == {"edgekit", "yolo export onnx", "yolo export openvino int8"}
+
+
+def test_the_predictors_weights_can_be_fitted_again():
+    lines = run_script(ROOT / "scripts/fit_predictor.py").splitlines()
+    for line in lines:
+        fitted, used = line.rsplit("(in use: ", 1)
+        new, old = float(fitted.split()[-1]), float(used.rstrip(")"))
+        assert new == pytest.approx(old, rel=0.1, abs=2e-4), line
