@@ -21,7 +21,7 @@ from edgekit.jobs.ask import Ask
 QUICK_IMAGES = 200
 _GUARD = 256
 # Scenes drawn on demand: enough for calibration, guard and verdict.
-_DRAWN = {False: (512, 500), True: (320, QUICK_IMAGES)}
+_DRAWN = {False: (512, 500), True: (352, QUICK_IMAGES)}
 
 
 @dataclass(frozen=True, kw_only=True)
