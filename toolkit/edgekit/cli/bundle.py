@@ -71,7 +71,7 @@ def _accuracy(receipt: dict[str, object]) -> str:
     found: Any = receipt.get("accuracy")
     if not found:
         return "-"
-    where = "" if found["where"] == "this machine" else f", on {found['where']}"
+    where = "" if found["where"] == "this machine" else f", by {found['where']}"
     return f"{found['metric']} {found['value']:.4f}{where}"
 
 

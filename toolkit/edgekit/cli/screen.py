@@ -81,7 +81,8 @@ class Progress:
         if self._live and now - self._shown > 0.1:
             self._shown = now
             full = round(20 * done / total)
-            self._draw(f"{self._phase}: {'█' * full}{'░' * (20 - full)} {text}")
+            phase = f"{self._phase}: " if self._phase else ""
+            self._draw(f"{phase}{'█' * full}{'░' * (20 - full)} {text}")
         elif not self._live and now - self._shown > _LINE_EVERY_S:
             self._shown = now
             click.echo(f"  {text}", err=True)

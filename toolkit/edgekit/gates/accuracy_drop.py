@@ -26,7 +26,7 @@ class AccuracyDrop:
         if accuracy.interval:
             detail += f", 95 % interval {accuracy.interval[0]:+.4f} to {accuracy.interval[1]:+.4f}"
         if accuracy.where != "this machine":
-            detail += f", on {accuracy.where}"
+            detail += f", by {accuracy.where}"
         state = "pass" if accuracy.drop <= limit else "fail"
         if accuracy.simulated:
             state = "not measured"

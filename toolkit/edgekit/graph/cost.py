@@ -9,12 +9,17 @@ from typing import Any
 from edgekit.core.lazy import need
 
 
+_WEIGHTED = frozenset(
+    {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization", "PRelu"}
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What one inference of a static graph takes.
 
     Attributes:
-        params: Elements of float weights.
+        params: Elements of float weights and biases; constants of decoding are none.
         gflops: 2 x multiply-adds of convolutions and matrix products, in 1e9, as ultralytics counts.
         activations: Elements that convolutions and matrix products write.
     """
@@ -29,7 +34,10 @@ def cost_of(model: Any) -> Cost:
     onnx = need("onnx", extra="host", why="count")
     inferred = onnx.shape_inference.infer_shapes(model)
     shapes = _shapes(inferred)
-    params = sum(math.prod(i.dims) for i in model.graph.initializer if i.data_type in {1, 10, 16})
+    weights = {i for n in model.graph.node if n.op_type in _WEIGHTED for i in n.input[1:]}
+    weights |= {n.input[0] for n in model.graph.node if n.op_type == "Gather"}
+    stored = (i for i in model.graph.initializer if i.name in weights and i.data_type in {1, 10, 16})
+    params = sum(math.prod(i.dims) for i in stored)
     macs, written = 0, 0
     for node in model.graph.node:
         if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:

@@ -26,6 +26,8 @@ from edgekit.core.watch import watcher
 BURST, BURST_MS = 16, 60.0
 # A model of microseconds need not fill the mode's seconds: this many times the mode's runs suffice.
 _PLENTY = 20
+# What a bound on p99 needs.
+_OTHER_RUNS = 662
 
 
 class Contender:
@@ -139,7 +141,7 @@ def contest(
         runs: Runs of the first span each contender gets at least.
         seconds: Measured time each contender gets at least.
         limit_s: The contest ends after this long, whatever was reached.
-        spans: The first is measured to `runs` and `seconds`, the others to 64 runs.
+        spans: The first is measured to `runs` and `seconds`, the others to `runs` or 662, what p99 needs.
         receipts: Profile each contender afterwards.
         seed: Of the order and the inputs.
     """
@@ -153,7 +155,7 @@ def contest(
             samples[name].steady = bool(rivals[name].warm_up(limit_s=min(60.0, limit_s / 4))["steady"])
         rng = random.Random(seed)  # noqa: S311 - an order, no secret
         for k, span in enumerate(spans):
-            done = _enough(runs, seconds) if k == 0 else _enough(64, 0)
+            done = _enough(runs, seconds) if k == 0 else _enough(min(runs, _OTHER_RUNS), 0)
             _bursts(rivals, samples, span, done, limit_s, rng)
         if receipts:
             for name, rival in rivals.items():

@@ -200,7 +200,8 @@ def _accuracy(outcome: Outcome) -> str:
             label = {"scores": "", "by_size": "size, px: ", "by_class": "class: "}[heading] + name
             rows.append((escape(label), f"{before:.4f}", f"{value:.4f}", f"{value - before:+.4f}"))
     heads = ("AP at IoU 0.5 unless it says else", "float32", escape(outcome.chosen), "change")
-    what = f"<p class=soft>{chosen.images} images, on {escape(chosen.where)}, by pycocotools.</p>"
+    place = "on this machine" if chosen.where == "this machine" else f"by {chosen.where}"
+    what = f"<p class=soft>{chosen.images} images, {escape(place)}, scored by pycocotools.</p>"
     return "<h2>Accuracy</h2>" + what + _table(heads, rows, numbers=(1, 2, 3))
 
 

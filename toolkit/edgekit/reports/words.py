@@ -54,7 +54,7 @@ def headline(outcome: Outcome) -> str:
     if accuracy and accuracy.drop is not None:
         kept += f" (float32 {accuracy.value + accuracy.drop:.4f})"
     if accuracy and accuracy.where != "this machine":
-        kept += f" on {accuracy.where}"
+        kept += f" by {accuracy.where}"
     return f"{chosen.name} on {outcome.title}: {speed}{kept}."
 
 
