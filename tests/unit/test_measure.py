@@ -28,6 +28,15 @@ def test_a_percentile_needs_as_many_runs_as_mlperf_says(share: float, runs: int)
     assert percentile([1.0] * runs, share).bound_ms == 1.0
 
 
+# The same rules' tables: which of n sorted runs is the estimate.
+@pytest.mark.parametrize(
+    ("share", "runs", "rank"),
+    [(0.9, 1024, 945), (0.9, 4096, 3732), (0.9, 24576, 22229), (0.99, 1024, 1022), (0.99, 4096, 4071)],
+)
+def test_the_bound_is_the_run_that_mlperf_picks(share: float, runs: int, rank: int):
+    assert percentile([float(k) for k in range(1, runs + 1)], share).bound_ms == rank
+
+
 def test_what_a_sample_cannot_carry_says_what_is_missing():
     assert percentile([1.0] * 200, 0.99).words() == "n/a (need 662, have 200)"
 

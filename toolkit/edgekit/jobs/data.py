@@ -117,7 +117,7 @@ def digests(samples: Sequence[Sample]) -> list[str]:
     return found
 
 
-def timing_frames(data: Data | None, contract: Contract, count: int = 16) -> list[Path]:
+def timing_frames(data: Data | None, contract: Contract, count: int = 256) -> list[Path]:
     """Return frames that timings and parity draw from; none where the model takes no frames."""
     return [s.path for s in data.calibration[:count]] if data and contract.frames else []
 

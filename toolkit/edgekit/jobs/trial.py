@@ -177,13 +177,13 @@ def outputs_error(ask: Ask, reference: Lowered, other: Lowered, files: Sequence[
     Relative to the largest value of each output; kept in the cache.
     """
     inputs = {
-        "pair": [reference.digest, other.digest], "files": [digest_file(f) for f in files],
+        "pair": [reference.digest, other.digest], "files": [digest_file(f) for f in files[:8]],
         "isa": ask.passport.get("isa"), "engines": ask.passport.get("engines"), "code": versions.code(),
     }  # fmt: skip
 
     def make(folder: Path) -> None:
         watcher().phase("parity")
-        drawn = Inputs(other.artifact.contract, files, seed=0)
+        drawn = Inputs(other.artifact.contract, files[:8], seed=0)
         given = [drawn.draw() for _ in range(8)]
         rows = []
         for one in (reference, other):

@@ -14,6 +14,8 @@ from edgekit.frames.images import read_image
 from edgekit.frames.prepare import prepare
 
 _POOL = 16
+# Frames are kept in memory; beyond this, further ones are left out.
+_FRAMES_MB = 400
 
 
 class Inputs:
@@ -22,7 +24,7 @@ class Inputs:
     def __init__(self, contract: Contract, files: Sequence[Path], *, seed: int) -> None:
         self._contract = contract
         self._rng = np.random.default_rng(seed)
-        self.frames = [read_image(p) for p in files]
+        self.frames = _frames(files)
         self._made = [] if self.frames else [self._random() for _ in range(_POOL)]
 
     @property
@@ -45,6 +47,19 @@ class Inputs:
 
     def _random(self) -> dict[str, NDArray[Any]]:
         return random_inputs(self._contract, self._rng)
+
+
+def _frames(files: Sequence[Path]) -> list[NDArray[np.uint8]]:
+    """Return the frames of the files, as many as fit into the memory set aside for them."""
+    found: list[NDArray[np.uint8]] = []
+    size = 0
+    for path in files:
+        frame = read_image(path)
+        size += frame.nbytes
+        if found and size > _FRAMES_MB * 1e6:
+            break
+        found.append(frame)
+    return found
 
 
 def random_inputs(contract: Contract, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
