@@ -8,7 +8,6 @@ from typing import Any
 
 from edgekit.core.lazy import need
 
-
 _WEIGHTED = frozenset(
     {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization", "PRelu"}
 )

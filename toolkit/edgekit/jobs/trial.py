@@ -11,7 +11,7 @@ import numpy as np
 
 from edgekit.core import versions
 from edgekit.core.digest import digest_file
-from edgekit.core.outcome import Latency, Tail
+from edgekit.core.outcome import Latency
 from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, LayerRun
 from edgekit.core.watch import watcher
@@ -141,20 +141,9 @@ def share_as_planned(receipt: Sequence[LayerRun]) -> float | None:
 
 def latency(samples_ms: Sequence[float], span: str, publishes: Sequence[float]) -> Latency:
     """Return a sample as a latency with the percentiles a mode publishes."""
-    tails = []
-    for share in publishes:
-        found = percentile(samples_ms, share)
-        tails.append(
-            Tail(
-                share=share,
-                plain_ms=found.plain_ms,
-                bound_ms=found.bound_ms,
-                need=found.need,
-                have=found.have,
-            )
-        )
+    tails = tuple(percentile(samples_ms, share) for share in publishes)
     return Latency(
-        span=span, runs=len(samples_ms), label=stability(samples_ms), tails=tuple(tails),
+        span=span, runs=len(samples_ms), label=stability(samples_ms), tails=tails,
         samples_ms=tuple(samples_ms),
     )  # fmt: skip
 

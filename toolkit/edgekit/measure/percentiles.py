@@ -4,38 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from edgekit.core.outcome import Tail
 
 CONFIDENCE = 0.99
 
 
-@dataclass(frozen=True, kw_only=True)
-class Percentile:
-    """One percentile of a latency sample.
-
-    Attributes:
-        share: 0.9 for p90.
-        plain_ms: The plain sample percentile.
-        bound_ms: The early-stopping estimate, an upper bound with 99 % confidence; None where the
-            sample is too small for one.
-        need: Runs needed for a bound.
-        have: Runs there are.
-    """
-
-    share: float
-    plain_ms: float
-    bound_ms: float | None
-    need: int
-    have: int
-
-    def words(self) -> str:
-        """Return the bound as text, or what is missing: `n/a (need 662, have 200)`."""
-        if self.bound_ms is None:
-            return f"n/a (need {self.need}, have {self.have})"
-        return f"{self.bound_ms:.2f} ms"
-
-
-def percentile(samples_ms: Sequence[float], share: float) -> Percentile:
+def percentile(samples_ms: Sequence[float], share: float) -> Tail:
     """Return percentile `share` of single-run latencies, with its early-stopping bound.
 
     The bound drops the `t - 1` slowest runs and takes the slowest of the rest, with t the largest
@@ -47,7 +22,7 @@ def percentile(samples_ms: Sequence[float], share: float) -> Percentile:
     allowed = tolerated(have, share)
     bound = ordered[have - allowed] if allowed >= 1 else None
     plain = ordered[min(max(math.ceil(share * have) - 1, 0), have - 1)]
-    return Percentile(share=share, plain_ms=plain, bound_ms=bound, need=minimum(share), have=have)
+    return Tail(share=share, plain_ms=plain, bound_ms=bound, need=minimum(share), have=have)
 
 
 def tolerated(count: int, share: float) -> int:

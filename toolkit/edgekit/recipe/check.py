@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from edgekit.core.errors import RecipeError
 from edgekit.core.plugins import family, suggestion
-from edgekit.devices.profiles import profile_of, profiles
+from edgekit.devices.profiles import profile_of
 from edgekit.forms.read import Form, form_of
 from edgekit.gates.protocol import Gate, gate_keys
 from edgekit.recipe.records import (
@@ -67,10 +67,9 @@ class Checked:
 
     def on(self, device: str) -> Mapping[str, Any]:
         """Return what the recipe says of one device, by any of its names."""
-        for name, words in self.recipe.devices.items():
-            if name in profiles() and name == device:
-                return words
-        return next((w for n, w in self.recipe.devices.items() if profile_of(n).name == device), {})
+        given = self.recipe.devices
+        named = (w for n, w in given.items() if profile_of(n).name == device)
+        return given.get(device) or next(named, {})
 
     def beside(self, path: str) -> Path:
         """Return a path of the recipe as this process sees it."""
