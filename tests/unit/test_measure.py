@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from edgekit.measure.parity import largest_error
 from edgekit.measure.percentiles import minimum, percentile, tolerated
 from edgekit.measure.steady import stability, warm
 from edgekit.reports.words import tail_words
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.light
 
@@ -124,3 +128,27 @@ def test_a_contender_that_cannot_be_read_ends_with_its_error(tmp_path: Path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with pytest.raises(RecipeError, match="cannot read it"):
         contest({"bad": artifact(tmp_path / "bad.onnx")}, [], runs=11)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
+def test_a_stopped_contender_dies_with_a_parent_that_was_killed(classifier: Path):
+    code = f"""
+import sys, time
+from pathlib import Path
+from tests.unit.test_measure import artifact
+from edgekit.measure.contest import Contender
+one = Contender(artifact(Path({str(classifier)!r})), [])
+print(one._process.pid, flush=True)
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert parent.stdout
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    for _ in range(100):
+        state = Path(f"/proc/{child}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail(f"process {child} outlived its parent")

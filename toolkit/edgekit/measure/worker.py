@@ -6,8 +6,10 @@ threads would slow another one in the same process.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -107,8 +109,16 @@ def _answer(worker: Worker | None, order: dict[str, Any]) -> tuple[Worker | None
     return worker, worker.receipt()
 
 
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies: a stopped one never sees its stdin end."""
+    if sys.platform == "linux":
+        set_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
+        ctypes.CDLL(None).prctl(set_death_signal, int(signal.SIGKILL))
+
+
 def main() -> None:
     """Answer orders from stdin until it ends; engines may print, so stdout is kept apart."""
+    _die_with_parent()
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     worker: Worker | None = None
