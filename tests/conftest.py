@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# Tests import onnxruntime themselves, and 1.32 would leave a device id in the home folder.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 from tests.tiny import write_classifier, write_data, write_detector
 
 ROOT = Path(__file__).resolve().parent.parent
