@@ -26,7 +26,7 @@ def test_the_shipped_detector_keeps_its_accuracy_in_int8_and_is_faster(tmp_path:
     accuracy = chosen["accuracy"]
     assert 0.40 <= accuracy["value"] + accuracy["drop"] <= 0.90
     assert accuracy["drop"] <= 0.01
-    assert list(accuracy["by_size"]) == sorted(accuracy["by_size"])
+    assert set(accuracy["by_size"]) == {"under 8", "8-16", "16-32", "over 32"}
     assert report["speedup"][0] > 1.2
     pi = run_edgekit(
         "compile",

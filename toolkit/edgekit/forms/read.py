@@ -121,13 +121,26 @@ def read_form(path: Path) -> Form:
     Raises:
         RecipeError: It is missing, unreadable, no UTF-8, no YAML, no mapping, or has a key twice.
     """
+    return form_of(read_text(path, what="file", hint="Check the path."), path)
+
+
+def read_text(path: Path, *, what: str, hint: str) -> str:
+    """Return the text of a file a person wrote.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message of a missing one.
+        hint: What to do where it is missing.
+
+    Raises:
+        RecipeError: It is missing, unreadable or no UTF-8.
+    """
     try:
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8")
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file", hint="Check the path.") from None
+        raise RecipeError(f"{path}: no such {what}", hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})", hint="Give a UTF-8 text file.") from error
-    return form_of(text, path)
 
 
 def form_of(text: str, path: Path) -> Form:

@@ -13,7 +13,7 @@ from edgekit import __version__
 from edgekit.bundle.manifest import Variant
 from edgekit.bundle.write import finish_bundle
 from edgekit.core import versions
-from edgekit.core.digest import digest_file, plain
+from edgekit.core.digest import digest_bytes, digest_file, plain
 from edgekit.core.files import write_json, write_text
 from edgekit.core.outcome import Outcome, VariantOutcome
 from edgekit.core.plugins import pick
@@ -89,19 +89,12 @@ def facts(ask: Ask, outcome: Outcome, lowered: Sequence[Lowered]) -> dict[str, A
         "measured_on": dict(outcome.measured_on),
         "provenance": {
             "edgekit": __version__, "code": versions.code(), "tools": versions.versions(*_TOOLS),
-            "recipe_sha256": digest_file_of(ask.checked.text), "model": dict(outcome.model),
+            "recipe_sha256": digest_bytes(ask.checked.text.encode()), "model": dict(outcome.model),
             "passes": _without_lists(outcome.passes), "when": outcome.when,
         },
         "licence": outcome.model.get("licence", ""),
         "notes": list(outcome.notes),
     }  # fmt: skip
-
-
-def digest_file_of(text: str) -> str:
-    """Return the SHA-256 a file with this text has."""
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _summary(variant: VariantOutcome) -> dict[str, Any]:

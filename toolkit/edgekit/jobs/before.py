@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgekit.bundle.sign import sign
-from edgekit.core.errors import EdgekitError, RecipeError, ResourceError
-from edgekit.core.lazy import need
+from edgekit.core.errors import EdgekitError, MissingError, RecipeError, ResourceError
+from edgekit.core.lazy import have, need
 from edgekit.core.plugins import pick, suggestion
 from edgekit.data.make import GENERATED
 from edgekit.devices.profiles import refuse_backend
@@ -62,14 +62,11 @@ def _model(ask: Ask) -> None:
     if source.kind != "onnx":
         need("torch", extra="train", why=f"load {source.what}")
     if source.kind == "ultralytics":
-        need_package("ultralytics", why=f"load {source.what}")
+        _need_installed("ultralytics", why=f"load {source.what}")
 
 
-def need_package(name: str, *, why: str) -> None:
+def _need_installed(name: str, *, why: str) -> None:
     """Refuse a package of [train] that is missing, without importing it."""
-    from edgekit.core.errors import MissingError
-    from edgekit.core.lazy import have
-
     if not have(name):
         raise MissingError(
             f"{name} is not installed, needed to {why}", hint="Run: pip install 'edgekit[train]'"
@@ -183,6 +180,4 @@ def _extras(ask: Ask) -> None:
 
 
 def _engine(backend: str) -> bool:
-    from edgekit.core.lazy import have
-
     return backend != "tensorrt" and have(backend)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from edgekit.core.errors import RecipeError
 from edgekit.core.plugins import family, suggestion
 from edgekit.devices.profiles import profile_of
-from edgekit.forms.read import Form, form_of
+from edgekit.forms.read import Form, form_of, read_text
 from edgekit.gates.protocol import Gate, gate_keys
 from edgekit.recipe.records import (
     AnswersPart,
@@ -82,12 +82,7 @@ def read_recipe(path: Path) -> Checked:
     Raises:
         RecipeError: It has faults; all are listed, each with file, line and key.
     """
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe", hint="See `edgekit recipes list`.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error})", hint="Give a UTF-8 text file.") from error
+    text = read_text(path, what="recipe", hint="See `edgekit recipes list`.")
     return check_recipe(text, path=path, folder=path.parent)
 
 
