@@ -12,10 +12,9 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.records import Contract
 from edgekit.core.versions import versions
 from edgekit.core.watch import watcher
-from edgekit.data import uav_mini
 from edgekit.data.dataset import Sample, draw, read_split
 from edgekit.data.lint import lint_calibration
-from edgekit.data.make import GENERATED, make_uav_mini
+from edgekit.data.make import GENERATED, make_set
 from edgekit.jobs.ask import Ask
 
 QUICK_IMAGES = 200
@@ -93,12 +92,12 @@ def drawn(cache: StepCache, name: str, *, quick: bool) -> Path:
         "train": train,
         "val": val,
         "seed": 0,
-        "scenes": digest_file(Path(uav_mini.__file__)),
+        "scenes": digest_file(GENERATED[name].source),
         **versions("numpy"),
     }
 
     def make(folder: Path) -> None:
-        make_uav_mini(folder / "set", train=train, val=val)
+        make_set(name, folder / "set", train=train, val=val)
 
     return cache.step(name, inputs, make) / "set" / "data.yaml"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def _ultralytics(source: Source) -> Loaded:
     name = source.settings.get("architecture") or str(source.path)
     try:
         if source.settings.get("architecture"):
-            model = _fresh(name, int(source.settings["nc"]), source.settings["weights"])
+            model = fresh(name, nc=int(source.settings["nc"]), weights=source.settings["weights"])
             task = "detect" if "-" not in name else str(ultralytics.YOLO(name).task)
             names = {k: str(k) for k in range(int(source.settings["nc"]))}
         else:
@@ -62,10 +63,18 @@ def _ultralytics(source: Source) -> Loaded:
     return Loaded(module=model, declared=_declared(task, classes), stride=stride)
 
 
-def _fresh(architecture: str, nc: int, weights: str) -> Any:
-    """Return an architecture with the weights of a safetensors file, else random ones."""
+def fresh(architecture: Mapping[str, Any] | str, *, nc: int = 0, weights: str = "") -> Any:
+    """Return a detection model with the weights of a safetensors file, else random ones.
+
+    Args:
+        architecture: As `architectures.architecture` gives it, or a file that ultralytics knows.
+        nc: Number of classes; 0 takes the architecture's own.
+        weights: A safetensors file, or nothing.
+    """
     tasks = need("ultralytics.nn.tasks", extra="train")
-    model = tasks.DetectionModel(architecture, nc=nc, verbose=False)
+    need("edgekit.models.layers").register()
+    given = architecture if isinstance(architecture, str) else dict(architecture)
+    model = tasks.DetectionModel(given, nc=nc or None, verbose=False)
     if weights:
         tensors = need("safetensors.torch", extra="train").load_file(weights)
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
@@ -118,7 +127,7 @@ def counts(name: str, *, nc: int, imgsz: int) -> dict[str, float]:
     need("ultralytics", extra="train", why="count an architecture")
     utils = need("ultralytics.utils.torch_utils", extra="train")
     path = Path(f"{name}.yaml")
-    model = _fresh(str(path), nc, "").eval()
+    model = fresh(str(path), nc=nc).eval()
     found: dict[str, float] = {}
     for state in ("unfused", "fused"):
         if state == "fused":

@@ -1,0 +1,1 @@
+"""The one train loop with its terms: losses, distillation, batches, checkpoints."""

@@ -1,0 +1,50 @@
+"""Learning rate, parameter groups and weight average of a training run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekit.training.settings import TrainPart
+
+
+def rate(step: int, total: int, warmup: int, settings: TrainPart) -> float:
+    """Return the learning rate of a step: a straight rise, then linear or cosine to the last one."""
+    if step < warmup:
+        return settings.lr * (step + 1) / warmup
+    share = (step - warmup) / max(total - warmup, 1)
+    left = 1 - share if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+    return settings.lr * (settings.final_lr + (1 - settings.final_lr) * left)
+
+
+def optimizer_of(model: Any, settings: TrainPart) -> torch.optim.Optimizer:
+    """Return the optimizer: weight decay on convolution weights only."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learned if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=True)
+
+
+def copied(model: Any) -> dict[str, Tensor]:
+    """Return a copy of the weights and statistics."""
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+def move_average(average: dict[str, Tensor], model: Any, step: int, decay: float) -> None:
+    """Move the weight average towards the model, faster in the first steps."""
+    # The rise to full decay takes a fifth of the average's own span, so that short runs get one, too.
+    span = 0.2 / max(1 - decay, 1e-9)
+    now = decay * (1 - math.exp(-(step + 1) / span))
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if value.dtype.is_floating_point:
+                average[name].mul_(now).add_(value, alpha=1 - now)
+            else:
+                average[name].copy_(value)
