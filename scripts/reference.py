@@ -65,7 +65,7 @@ def recipe_page() -> str:
     parts += rows(Recipe)
     from edgekit.recipe import records
 
-    for name in ("model", "preprocess", "answers", "data", "export", "bench"):
+    for name in ("model", "preprocess", "answers", "data", "train", "export", "bench"):
         part: Any = getattr(records, f"{name.capitalize()}Part")
         parts += ["", f"## {name}", "", *rows(part)]
     parts += ["", "## passes", ""]

@@ -29,8 +29,10 @@ def command() -> None:
 @click.option("--seed", default=0, show_default=True, help="Seed of every scene.")
 @reporting
 def make(name: str, output: str, train: int, val: int, size: int, seed: int, as_json: bool) -> None:
-    """Draw the set NAME in YOLO layout: uav-mini (small vehicles and people from the air) or
-    thermal-mini (people, cars, bicycles and lights in a thermal camera, one channel).
+    """Draw the set NAME in YOLO layout.
+
+    uav-mini shows small vehicles and people from the air, thermal-mini people, cars, bicycles and
+    lights in a thermal camera (one channel).
 
     Example: edgekit data make uav-mini --train 2000 --val 500 -o uav-mini
     """
@@ -51,3 +53,36 @@ def make(name: str, output: str, train: int, val: int, size: int, seed: int, as_
         show_json({"data": path, "train": train, "val": val, "size": size, "seed": seed})
         return
     click.echo(f"{path} written: {train} training and {val} validation images, {size} px")
+
+
+@command.command("convert")
+@click.argument("name")
+@click.argument("source")
+@click.option("-o", "--output", default="", help="New folder for the set; its name where empty.")
+@reporting
+def convert(name: str, source: str, output: str, as_json: bool) -> None:
+    """Write the published set NAME, as unpacked in folder SOURCE, in YOLO layout.
+
+    visdrone is VisDrone2019-DET (ten classes), flir is FLIR ADAS v2 thermal (the nine classes of
+    MS-YOLO). Images are hard links where the disk allows it, so they take no space twice.
+
+    Example: edgekit data convert visdrone VisDrone2019 -o visdrone
+    """
+    from edgekit.core.errors import RecipeError
+    from edgekit.core.plugins import suggestion
+    from edgekit.data.convert import LAYOUTS
+    from edgekit.data.convert import convert as converted
+
+    if name not in LAYOUTS:
+        raise RecipeError(f"data convert: no set {name!r}", hint=suggestion(name, LAYOUTS))
+    progress = Progress()
+    try:
+        with watched_by(progress):
+            done = converted(name, Path(source), Path(output or name))
+    finally:
+        progress.close()
+    if as_json:
+        show_json(done)
+        return
+    counts = ", ".join(f"{k} {done.images[k]} images with {done.boxes[k]} boxes" for k in done.images)
+    click.echo(f"{done.data} written: {counts}; {done.left_out} boxes left out (ignored, or other classes)")

@@ -26,6 +26,7 @@ from edgekit.cli import (
     models,
     predict,
     recipes,
+    train,
 )
 from edgekit.cli import (
     run as run_command,
@@ -48,7 +49,20 @@ def edgekit() -> None:
     """
 
 
-for _module in (compile, init, recipes, devices, models, data, predict, bundle, run_command, cache, doctor):
+for _module in (
+    compile,
+    train,
+    init,
+    recipes,
+    devices,
+    models,
+    data,
+    predict,
+    bundle,
+    run_command,
+    cache,
+    doctor,
+):
     edgekit.add_command(_module.command)
 
 

@@ -18,8 +18,8 @@ from typing import Any
 from edgekit.core.errors import RecipeError, ResourceError
 from edgekit.core.files import folder_aside, resource_errors, write_text
 from edgekit.core.lazy import need
-from edgekit.core.watch import steps
 from edgekit.core.plugins import suggestion
+from edgekit.core.watch import steps
 from edgekit.data import thermal_mini, uav_mini
 
 JPEG_QUALITY = 92

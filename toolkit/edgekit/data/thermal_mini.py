@@ -66,7 +66,7 @@ def draw_scene(*, seed: int, split: str, index: int, size: int = 640) -> Scene:
     owner = np.full(image.shape, -1, np.int32)
     placed: list[tuple[int, int]] = []
     # Far ones first: near ones hide them.
-    for depth, label in _plan(rng, view):
+    for depth, label in _plan(rng):
         patch = _patch(rng, view, CLASSES[label], depth)
         whole = _paste(rng, view, image, owner, patch, CLASSES[label], depth, len(placed))
         placed.append((label, whole))
@@ -89,7 +89,7 @@ def _view(rng: np.random.Generator, size: int) -> _View:
     )  # fmt: skip
 
 
-def _plan(rng: np.random.Generator, view: _View) -> list[tuple[float, int]]:
+def _plan(rng: np.random.Generator) -> list[tuple[float, int]]:
     """Return depth in metres and class of every object, the farthest first."""
     count = int(rng.integers(6, 21))
     labels = rng.choice(len(CLASSES), count, p=_SHARE)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgekit.core.cache import StepCache
 from edgekit.core.errors import RecipeError
+from edgekit.core.files import resource_errors, write_bytes, write_json
 from edgekit.core.places import cache_home, shipped
 from edgekit.devices.profiles import profile_of
 from edgekit.jobs.ask import Ask
+from edgekit.jobs.before import refuse_early
 from edgekit.jobs.compile import Compiled, compile_for
 from edgekit.jobs.init import recipe_text
+from edgekit.jobs.train import Trained, trained
 from edgekit.machine.probe import passport
 from edgekit.recipe.check import Checked, check_recipe, read_recipe
 
@@ -100,6 +104,38 @@ def ask_for(
         require_measured=require_measured,
         sign_key=Path(sign_key) if sign_key else None,
     )
+
+
+def train_recipe(
+    recipe: str | Path,
+    *,
+    output: str | Path = "trained",
+    work_dir: str | Path | None = None,
+    no_cache: bool = False,
+) -> Trained:
+    """Train the model of a recipe and return its weights.
+
+    Args:
+        recipe: A recipe file with a `train` part, or a shipped recipe's name.
+        output: Folder that gets `<recipe>.safetensors` and the record of all epochs, `<recipe>.json`.
+        work_dir: Folder of checkpoints and step cache.
+        no_cache: Train anew.
+
+    Raises:
+        EdgekitError: See its kinds and exit codes.
+    """
+    checked = checked_recipe(recipe)
+    if checked.recipe.train is None:
+        raise RecipeError(f"{checked.path}: has no `train` part", hint="Add `train: {epochs: 100}`.")
+    ask = ask_for(checked, work_dir=work_dir, no_cache=no_cache)
+    refuse_early(ask)
+    done = trained(ask)
+    folder = Path(output)
+    with resource_errors(folder):
+        weights = folder / f"{checked.name}.safetensors"
+        write_bytes(weights, done.weights.read_bytes())
+        write_json(weights.with_suffix(".json"), done.record)
+    return replace(done, weights=weights)
 
 
 def compile_recipe(

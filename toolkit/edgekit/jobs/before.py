@@ -17,6 +17,7 @@ from edgekit.forms.read import read_form
 from edgekit.jobs.ask import Ask, refuse_foreign
 from edgekit.jobs.data import data_file
 from edgekit.jobs.model import find_model
+from edgekit.jobs.train import need_train, start
 
 _FREE_MB = 300
 
@@ -58,6 +59,10 @@ def _faults(ask: Ask) -> Iterator[EdgekitError]:
 
 
 def _model(ask: Ask) -> None:
+    if ask.checked.recipe.train:
+        need_train()
+        start(ask, ask.checked.recipe.model.nc)
+        return
     source = find_model(ask)
     if source.kind != "onnx":
         need("torch", extra="train", why=f"load {source.what}")

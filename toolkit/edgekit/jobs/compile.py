@@ -25,6 +25,7 @@ from edgekit.jobs.data import Data, open_data
 from edgekit.jobs.elsewhere import predictions
 from edgekit.jobs.model import Loaded, find_model, load_model
 from edgekit.jobs.passes import run_passes
+from edgekit.jobs.train import trained
 from edgekit.jobs.variants import Networks
 from edgekit.jobs.ways_in import missed_gate, ways_in
 from edgekit.models.records import Source
@@ -83,8 +84,9 @@ def compile_for(ask: Ask) -> Compiled:
 
 
 def _work(ask: Ask) -> _Work:
+    weights = trained(ask).weights if ask.checked.recipe.train else None
     data = open_data(ask)
-    source = find_model(ask, len(data.names) if data else 0)
+    source = find_model(ask, len(data.names) if data else 0, weights=weights)
     loaded = load_model(ask, source, data.calibration if data else (), data.names if data else ())
     networks = run_passes(ask, loaded.network, data)
     if ask.here:

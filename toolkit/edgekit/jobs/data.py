@@ -85,9 +85,17 @@ def _same_names(train: tuple[str, ...], val: tuple[str, ...], path: Path) -> tup
     return val
 
 
-def drawn(cache: StepCache, name: str, *, quick: bool) -> Path:
-    """Return the `data.yaml` of a generated set, drawn once and kept."""
-    train, val = _DRAWN[quick]
+def drawn(cache: StepCache, name: str, *, quick: bool, train: int = 0) -> Path:
+    """Return the `data.yaml` of a generated set, drawn once and kept.
+
+    Args:
+        cache: Where it is kept.
+        name: Of the set.
+        quick: Fewer images.
+        train: Training images instead of those that calibration needs.
+    """
+    few, val = _DRAWN[quick]
+    train = train or few
     inputs = {
         "train": train,
         "val": val,

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from edgekit.core.errors import RecipeError
+from edgekit.data.make import GENERATED
 from edgekit.devices.profiles import profile_of
 from edgekit.models.find import catalogue, find_by_name
 
@@ -110,7 +111,7 @@ _NO_DATA = [
 
 
 def _data(data: str, folder: Path) -> list[str]:
-    known = data == "uav-mini"
+    known = data in GENERATED
     places = [data.replace("{split}", s) for s in ("train", "val")]
     if not known and not all(Path(p).is_file() for p in places):
         raise RecipeError(

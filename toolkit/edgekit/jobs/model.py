@@ -60,8 +60,13 @@ class Loaded:
     other_sizes: bool = False
 
 
-def find_model(ask: Ask, classes: int = 0) -> Source:
+def find_model(ask: Ask, classes: int = 0, *, weights: Path | None = None) -> Source:
     """Return the recipe's model, found but not loaded.
+
+    Args:
+        ask: The compile.
+        classes: Number of the data's classes.
+        weights: Trained ones, instead of the recipe's.
 
     Raises:
         RecipeError: It is missing, unknown, or a pickle without trust.
@@ -69,7 +74,8 @@ def find_model(ask: Ask, classes: int = 0) -> Source:
     part, beside = ask.checked.recipe.model, ask.checked.beside
     nc = part.nc or classes
     if part.name:
-        return find_by_name(part.name, weights=beside(part.weights) if part.weights else None, nc=nc)
+        given = weights or (beside(part.weights) if part.weights else None)
+        return find_by_name(part.name, weights=given, nc=nc, options=part.options)
     if part.path:
         return find_by_path(beside(part.path), trust=part.trust, nc=nc)
     return find_function(part.function, trust=part.trust)

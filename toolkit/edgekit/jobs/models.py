@@ -10,25 +10,33 @@ from edgekit.graph.cost import cost_of
 from edgekit.graph.half import restore_half
 from edgekit.graph.onnx_file import inputs_of, read_onnx
 from edgekit.graph.static import fix_shapes
-from edgekit.models.find import FAMILIES, find_by_name, find_by_path, shipped_models
+from edgekit.models.architectures import architectures, own_options
+from edgekit.models.find import families, find_by_name, find_by_path, shipped_models
+from edgekit.models.weights import read_header
 
 _HOW = "GFLOPs are 2 x multiply-adds of convolutions and matrix products; parameters are elements of weights"
 
 
 def listed() -> list[dict[str, str]]:
     """Return name, kind and needs of every model of the catalogue."""
-    ours = [
-        {"name": n, "what": "trained here on uav-mini, weights included", "needs": "edgekit[host]"}
-        for n in shipped_models()
-    ]
+    ours = [{"name": n, "what": _trained(p), "needs": "edgekit[host]"} for n, p in shipped_models().items()]
     return ours + [
         {
             "name": n,
-            "what": "ultralytics architecture, random weights unless you give some",
+            "what": "light detector" + _options(n) if n in architectures() else "ultralytics' architecture",
             "needs": "edgekit[train]",
         }
-        for n in FAMILIES
+        for n in families()
     ]
+
+
+def _trained(path: Path) -> str:
+    header = read_header(path.with_suffix(".safetensors"))
+    return f"{header.architecture} with weights: {', '.join(header.classes)}"
+
+
+def _options(name: str) -> str:
+    return f" (options: {', '.join(own_options(name))})"
 
 
 def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
@@ -54,11 +62,12 @@ def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
         }  # fmt: skip
     from edgekit.models.torch_models import counts
 
-    found = counts(name, nc=nc or 80, imgsz=imgsz)
+    found = counts(source, imgsz=imgsz)
     return {
         "name": name,
         "imgsz": imgsz,
-        "nc": nc or 80,
+        "nc": source.settings["nc"],
+        "options": source.settings["options"],
         **found,
         "counted": f"{_HOW}, by ultralytics' own counter (thop)",
     }

@@ -25,6 +25,7 @@ _ALLOWED: Mapping[str, Any] = {
     "dw_act": bool,
     "uib_residual": bool,
 }
+_BASELINE_OPTIONS = {"head": "dense"}
 _BASELINE = re.compile(r"^(yolov8)([nsm])(-p2)?$")
 
 
@@ -61,7 +62,7 @@ def architecture(name: str, *, nc: int, options: Mapping[str, Any] | None = None
             need("ultralytics.nn.tasks", extra="train", why=f"build {name}").yaml_model_load(f"{name}.yaml")
         )
         scale = baseline[2]
-        value["options"] = {"head": "dense"}
+        value["options"] = own_options(name)
     elif name in found:
         path, scale = found[name]
         value = dict(read_form(path).value)
@@ -84,6 +85,22 @@ def write_architecture(path: Path, name: str, *, nc: int, options: Mapping[str, 
     # JSON is YAML, and only the forms room writes the other kind.
     write_json(path, architecture(name, nc=nc, options=options))
     return path
+
+
+def refuse_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a model of ours does not have, without building it.
+
+    Raises:
+        RecipeError: There is no such option, or its value is wrong.
+    """
+    _checked(dict(options), own_options(name), name)
+
+
+def own_options(name: str) -> dict[str, Any]:
+    """Return the options of a model of ours with their defaults."""
+    if _BASELINE.match(name):
+        return dict(_BASELINE_OPTIONS)
+    return dict(read_form(architectures()[name][0]).value["options"])
 
 
 def _checked(given: dict[str, Any], own: Mapping[str, Any], name: str) -> dict[str, Any]:

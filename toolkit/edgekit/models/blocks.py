@@ -1,4 +1,4 @@
-"""The light detectors' own layers: IRB, IRDCB, LDown, ConvAct and UIB (torch)."""
+"""The light detectors' own layers: IRB, IRDCB, LDown, conv_act and UIB (torch)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class IRDCB(nn.Module):
     ) -> None:
         super().__init__()
         half = c2 // 2
-        self.half, self.wrapper = half, wrapper
+        self.c, self.wrapper = half, wrapper
         seen = {"c2f": n + 2, "csp": 2, "elan": n + 1}[wrapper]
         self.cv1 = Conv(c1, half if wrapper == "elan" else 2 * half, 1)
         self.m = nn.ModuleList(IRB(half, project_act=project_act) for _ in range(n))
@@ -56,7 +56,7 @@ class IRDCB(nn.Module):
         """Return the block's output, (B, c2, H, W)."""
         first = self.cv1(x)
         # Split with fixed sizes becomes one ONNX Split; chunk would trace to shape arithmetic.
-        parts = [first] if self.wrapper == "elan" else list(first.split((self.half, self.half), 1))
+        parts = [first] if self.wrapper == "elan" else list(first.split((self.c, self.c), 1))
         outputs = [parts[-1]]
         for block in self.m:
             outputs.append(block(outputs[-1]))
@@ -87,11 +87,9 @@ def activation(name: str) -> nn.Module:
     return nn.ReLU(inplace=True) if name == "relu" else nn.ReLU6(inplace=True)
 
 
-class ConvAct(Conv):
-    """Conv2d, BatchNorm and MobileNetV4's activation: (B, c1, H, W) to (B, c2, H / s, W / s)."""
-
-    def __init__(self, c1: int, c2: int, k: int, s: int, *, act: str = "relu6") -> None:
-        super().__init__(c1, c2, k, s, act=activation(act))
+def conv_act(c1: int, c2: int, k: int, s: int, *, act: str = "relu6") -> Conv:
+    """Return Conv2d, BatchNorm and MobileNetV4's activation: (B, c1, H, W) to (B, c2, H / s, W / s)."""
+    return Conv(c1, c2, k, s, act=activation(act))
 
 
 class UIB(nn.Module):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgekit.core.digest import digest_file, digest_value
 from edgekit.core.errors import RecipeError
 from edgekit.core.places import shipped
 from edgekit.core.plugins import suggestion
 from edgekit.graph.onnx_file import external_files
+from edgekit.models.architectures import architectures, is_ours, refuse_options
 from edgekit.models.records import Source
+from edgekit.models.weights import Header, read_header
 
-_ARCHITECTURE = re.compile(r"^(yolov8|yolo11|yolo12|yolov10|yolo26)[nslmbx](-p2|-p6)?$")
-FAMILIES = tuple(f"{f}{s}" for f in ("yolov8", "yolo11", "yolo26") for s in "nsmlx")
+_ULTRALYTICS = re.compile(r"^(yolov8|yolo11|yolo12|yolov10|yolo26)[nslmbx](-p2|-p6)?$")
+_LISTED = (
+    *(f"yolov8{s}" for s in "nsmlx"), "yolov8n-p2",
+    *(f"{f}{s}" for f in ("yolo11", "yolo26") for s in "nsmlx"),
+)  # fmt: skip
 
 _WHY_TRUST = (
     "a .pt file is a pickle, which runs whatever code its author put in it. "
@@ -26,29 +33,64 @@ def shipped_models() -> dict[str, Path]:
     return {p.stem: p for p in sorted(shipped("models").glob("*.onnx"))}
 
 
+def families() -> tuple[str, ...]:
+    """Return every architecture the catalogue lists."""
+    return (*architectures(), *_LISTED)
+
+
 def catalogue() -> tuple[str, ...]:
     """Return every name the catalogue can build."""
-    return (*shipped_models(), *FAMILIES)
+    return (*shipped_models(), *families())
 
 
-def find_by_name(name: str, *, weights: Path | None = None, nc: int = 0) -> Source:
+def find_by_name(
+    name: str, *, weights: Path | None = None, nc: int = 0, options: Mapping[str, Any] | None = None
+) -> Source:
     """Return the source of a catalogue model.
 
+    Args:
+        name: Of the catalogue; the name of a shipped model stands for its architecture where weights are
+            given.
+        weights: A safetensors file; classes and options are taken from its header.
+        nc: Number of classes; 0 takes those of the weights, else 80.
+        options: Of the architecture.
+
     Raises:
-        RecipeError: The catalogue has no such name, or the weights are missing.
+        RecipeError: The catalogue has no such name, or weights or options do not fit.
     """
-    if weights and not weights.is_file():
-        raise RecipeError(f"{weights}: no such weights", hint="Check model.weights.")
     ours = shipped_models()
     if name in ours and weights is None:
+        if options:
+            raise RecipeError(
+                f"model.options: {name} is trained, its options are fixed", hint="Leave them out."
+            )
         return Source(kind="onnx", what=name, path=ours[name], sha256=digest_file(ours[name]))
     if name in ours:
-        name = "yolov8n"
-    if _ARCHITECTURE.match(name):
-        sha256 = digest_file(weights) if weights else ""
-        settings = {"architecture": f"{name}.yaml", "nc": nc or 80, "weights": str(weights or "")}
-        return Source(kind="ultralytics", what=name, sha256=sha256, settings=settings)
-    raise RecipeError(f"model.name: no model {name!r}", hint=suggestion(name, catalogue()))
+        name = read_header(ours[name].with_suffix(".safetensors")).architecture
+    if not is_ours(name) and not _ULTRALYTICS.match(name):
+        raise RecipeError(f"model.name: no model {name!r}", hint=suggestion(name, catalogue()))
+    if options and not is_ours(name):
+        raise RecipeError(f"model.options: {name} has none", hint="Leave them out.")
+    header = read_header(weights) if weights else Header()
+    if header.architecture not in {"", name}:
+        raise RecipeError(
+            f"{weights}: holds weights of {header.architecture}, not of {name}",
+            hint=f"Write model.name: {header.architecture}.",
+        )
+    if weights and header.classes and nc not in {0, len(header.classes)}:
+        raise RecipeError(
+            f"{weights}: was trained on {len(header.classes)} classes ({', '.join(header.classes[:4])}), not {nc}",
+            hint="Give the data it was trained on, or train it on yours (`train:`).",
+        )
+    settings: dict[str, Any] = {
+        "architecture": name, "nc": nc or len(header.classes) or 80, "weights": str(weights or ""),
+        "options": {**header.options, **(options or {})}, "classes": list(header.classes),
+        "licence": header.licence,
+    }  # fmt: skip
+    if is_ours(name):
+        refuse_options(name, settings["options"])
+    sha256 = digest_file(weights) if weights else ""
+    return Source(kind="ultralytics", what=name, sha256=sha256, settings=settings)
 
 
 def find_by_path(path: Path, *, trust: bool, nc: int = 0) -> Source:

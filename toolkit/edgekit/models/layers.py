@@ -11,7 +11,7 @@ from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import PSA, SPPF, C2f, C2fCIB, Concat, Conv, Detect, SCDown
 
-from edgekit.models.blocks import IRDCB, UIB, ConvAct, LDown
+from edgekit.models.blocks import IRDCB, UIB, LDown, conv_act
 
 _MARK = "edgekit"
 _REPEATED = {"C2f": C2f, "C2fCIB": C2fCIB, "IRDCB": IRDCB}
@@ -33,8 +33,8 @@ def build_layers(d: Mapping[str, Any], channels: int) -> tuple[nn.Sequential, li
     found: list[int] = []
     layers: list[Any] = []
     kept: set[int] = set()
-    for i, (source, repeats, kind, given) in enumerate([*d["backbone"], *d["head"]]):
-        kind = str(kind).removeprefix("nn.")
+    for i, (source, repeats, name, given) in enumerate([*d["backbone"], *d["head"]]):
+        kind = str(name).removeprefix("nn.")
         rows = [source] if isinstance(source, int) else list(source)
         seen = [channels if i == 0 else found[j] for j in rows]
         n = max(round(repeats * depth), 1) if repeats > 1 else repeats
@@ -53,23 +53,15 @@ def _layer(
     kind: str, seen: Sequence[int], out: int, args: list[Any], n: int, d: Mapping[str, Any]
 ) -> tuple[Any, int]:
     """Return one layer and its channels."""
-    options, c1 = d["options"], seen[0]
+    c1 = seen[0]
+    if kind in {"IRDCB", "LDown", "ConvAct", "UIB"}:
+        return _own(kind, c1, out, args, n, d["options"])
     if kind == "Concat":
         return Concat(1), sum(seen)
     if kind == "Upsample":
         return nn.Upsample(scale_factor=2.0, mode="nearest"), c1
     if kind == "Detect":
-        return _detect(d["nc"], seen, options["head"]), 0
-    if kind == "IRDCB":
-        wrapper, act = options["irdcb_wrapper"], options["project_act"]
-        return IRDCB(c1, out, n, wrapper, project_act=act), out
-    if kind == "LDown":
-        return LDown(c1, out, dw_act=options["dw_act"]), out
-    if kind == "ConvAct":
-        return ConvAct(c1, *args, act=options["backbone_act"]), args[0]
-    if kind == "UIB":
-        made = UIB(c1, *args, act=options["backbone_act"], residual=options["uib_residual"])
-        return made, args[0]
+        return _detect(d["nc"], seen, d["options"]["head"]), 0
     if kind in _REPEATED:
         return _REPEATED[kind](c1, out, n, *args[1:]), out
     layer: Any = _SCALED[kind](c1, out, *args[1:])
@@ -77,6 +69,21 @@ def _layer(
         # YOLOv8's SPPF has SiLU here; newer ones of ultralytics leave it out.
         layer.cv1.act = nn.SiLU(inplace=True)
     return layer, out
+
+
+def _own(
+    kind: str, c1: int, out: int, args: list[Any], n: int, options: Mapping[str, Any]
+) -> tuple[Any, int]:
+    """Return a layer of `blocks`; widths of MobileNetV4 are absolute."""
+    if kind == "IRDCB":
+        wrapper, act = options["irdcb_wrapper"], options["project_act"]
+        return IRDCB(c1, out, n, wrapper, project_act=act), out
+    if kind == "LDown":
+        return LDown(c1, out, dw_act=options["dw_act"]), out
+    act = options["backbone_act"]
+    if kind == "UIB":
+        return UIB(c1, *args, act=act, residual=options["uib_residual"]), args[0]
+    return conv_act(c1, *args, act=act), args[0]
 
 
 def scaled(channels: int, width: float, most: int) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from edgekit.core.errors import MissingError, RecipeError
 from edgekit.core.lazy import need
 from edgekit.core.records import Answers, Frames
+from edgekit.models.architectures import architecture, is_ours
 from edgekit.models.records import Declared, Source
 
 _AGPL = "AGPL-3.0 (made with ultralytics)"
@@ -43,11 +43,14 @@ def _ultralytics(source: Source) -> Loaded:
     """Return an ultralytics model: exporter settings on its head, BatchNorm still separate."""
     ultralytics = need("ultralytics", extra="train", why=f"load {source.what}")
     name = source.settings.get("architecture") or str(source.path)
+    licence = source.settings.get("licence") or _AGPL
     try:
         if source.settings.get("architecture"):
-            model = fresh(name, nc=int(source.settings["nc"]), weights=source.settings["weights"])
-            task = "detect" if "-" not in name else str(ultralytics.YOLO(name).task)
-            names = {k: str(k) for k in range(int(source.settings["nc"]))}
+            nc = int(source.settings["nc"])
+            model = fresh(architecture_of(source), nc=nc, weights=source.settings["weights"])
+            task = str(ultralytics.YOLO(name).task) if "-" in name and not is_ours(name) else "detect"
+            given = source.settings.get("classes") or [str(k) for k in range(nc)]
+            names = dict(enumerate(given))
         else:
             wrapped = ultralytics.YOLO(name)
             model, task, names = wrapped.model, str(wrapped.task), dict(wrapped.names)
@@ -60,7 +63,15 @@ def _ultralytics(source: Source) -> Loaded:
     model = model.float().eval()
     stride = int(model.stride.max()) if hasattr(model, "stride") else 32
     classes = tuple(str(names[k]) for k in sorted(names))
-    return Loaded(module=model, declared=_declared(task, classes), stride=stride)
+    return Loaded(module=model, declared=_declared(task, classes, licence), stride=stride)
+
+
+def architecture_of(source: Source) -> Mapping[str, Any] | str:
+    """Return what `fresh` builds: our dictionary, or the name of a file of ultralytics'."""
+    name = str(source.settings["architecture"])
+    if not is_ours(name):
+        return name if source.path else f"{name}.yaml"
+    return architecture(name, nc=int(source.settings["nc"]), options=source.settings["options"])
 
 
 def fresh(architecture: Mapping[str, Any] | str, *, nc: int = 0, weights: str = "") -> Any:
@@ -81,14 +92,14 @@ def fresh(architecture: Mapping[str, Any] | str, *, nc: int = 0, weights: str = 
     return model
 
 
-def _declared(task: str, classes: tuple[str, ...]) -> Declared:
+def _declared(task: str, classes: tuple[str, ...], licence: str) -> Declared:
     if task == "detect":
         answers = Answers(task="detect", layout="yolov8", classes=classes)
-        return Declared(answers=answers, frames=Frames(), licence=_AGPL)
+        return Declared(answers=answers, frames=Frames(), licence=licence)
     if task == "classify":
         answers = Answers(task="classify", classes=classes)
-        return Declared(answers=answers, frames=Frames(resize="crop"), licence=_AGPL)
-    return Declared(licence=_AGPL)
+        return Declared(answers=answers, frames=Frames(resize="crop"), licence=licence)
+    return Declared(licence=licence)
 
 
 def for_export(module: Any) -> Any:
@@ -118,7 +129,7 @@ def _function(source: Source) -> Loaded:
     return Loaded(module=made.float().eval(), declared=Declared(), stride=1)
 
 
-def counts(name: str, *, nc: int, imgsz: int) -> dict[str, float]:
+def counts(source: Source, *, imgsz: int) -> dict[str, float]:
     """Return parameters and GFLOPs of an architecture, unfused and fused, as ultralytics counts them.
 
     Raises:
@@ -126,8 +137,7 @@ def counts(name: str, *, nc: int, imgsz: int) -> dict[str, float]:
     """
     need("ultralytics", extra="train", why="count an architecture")
     utils = need("ultralytics.utils.torch_utils", extra="train")
-    path = Path(f"{name}.yaml")
-    model = fresh(str(path), nc=nc).eval()
+    model = fresh(architecture_of(source), nc=int(source.settings["nc"])).eval()
     found: dict[str, float] = {}
     for state in ("unfused", "fused"):
         if state == "fused":

@@ -24,6 +24,7 @@ from edgekit.recipe.records import (
     PreprocessPart,
     Recipe,
 )
+from edgekit.training.settings import LIMITS, TrainPart
 
 DEVICE_WORDS = ("precision", "backend")
 Part = TypeVar("Part")
@@ -105,6 +106,7 @@ def check_recipe(text: str, *, path: Path, folder: Path) -> Checked:
     # One faulty key must not hide what is wrong in the other parts.
     _model(form, _sound(form, "model", ModelPart))
     _numbers(form)
+    _train(form)
     part = _sound(form, "preprocess", PreprocessPart) if form.value.get("preprocess") else None
     frames = _frames(form, part) if part else {}
     form.refuse()
@@ -205,6 +207,8 @@ def _model(form: Form, model: ModelPart | None) -> None:
         form.fault(("model",), f"needs exactly one of name, path, function, found {found}")
     if model.weights and not model.name:
         form.fault(("model", "weights"), "goes with `name` alone")
+    if model.options and not model.name:
+        form.fault(("model", "options"), "goes with `name` alone")
     if model.nc < 0:
         form.fault(("model", "nc"), f"should be a number of classes, found {model.nc}")
 
@@ -228,6 +232,28 @@ def _numbers(form: Form) -> None:
         value = getattr(answers, key)
         if not 0 <= value <= 1:
             form.fault(("answers", key), f"should be 0 to 1, found {value}")
+
+
+def _train(form: Form) -> None:
+    given = form.value.get("train")
+    part = _sound(form, "train", TrainPart) if isinstance(given, dict) else None
+    if part is None:
+        return
+    for key, (low, high) in LIMITS.items():
+        value = getattr(part, key)
+        if not low <= value <= high:
+            form.fault(("train", key), f"should be {low:g} to {high:g}, found {value:g}")
+    if part.imgsz % 32:
+        form.fault(("train", "imgsz"), f"should be a multiple of 32, found {part.imgsz}")
+    if part.teacher_weights and not part.teacher:
+        form.fault(("train", "teacher_weights"), "goes with `teacher` alone")
+    if part.teacher and not part.teacher_weights:
+        form.fault(("train", "teacher"), "needs `teacher_weights`: an untrained teacher has nothing to say")
+    data, model = _sound(form, "data", DataPart), _sound(form, "model", ModelPart)
+    if data and not data.path:
+        form.fault(("train",), "needs `data.path`")
+    if model and not model.name:
+        form.fault(("train",), "needs `model.name`: only models of the catalogue are trained")
 
 
 def _data_numbers(form: Form, data: DataPart) -> None:

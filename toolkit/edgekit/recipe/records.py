@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edgekit.training.settings import TrainPart
+
 SCHEMA = "edgekit/recipe/v1"
 STRICT = {"extra": "forbid"}
 
@@ -22,6 +24,7 @@ class ModelPart:
         weights: A safetensors file for a catalogue model; its own where empty.
         trust: Allow what runs foreign code: a `.pt` pickle or a function.
         nc: Number of classes for an architecture without weights.
+        options: Of an architecture, such as `head: light` (`edgekit models list` names them).
     """
 
     __pydantic_config__ = STRICT
@@ -32,6 +35,7 @@ class ModelPart:
     weights: str = ""
     trust: bool = False
     nc: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,8 @@ class DataPart:
 
     Attributes:
         path: A `data.yaml` in YOLO layout, a COCO JSON file with `images` beside it (`{split}` in the
-            name stands for the split), or a set edgekit draws itself: uav-mini.
+            name stands for the split), or a set edgekit draws itself: uav-mini or thermal-mini.
+        training: Split that `train` learns from.
         calibration: Split calibration draws from.
         validation: Split accuracy is judged on.
         images: Folder of a COCO file's images; beside the file where empty.
@@ -99,6 +104,7 @@ class DataPart:
     __pydantic_config__ = STRICT
 
     path: str = ""
+    training: str = "train"
     calibration: str = "train"
     validation: str = "val"
     images: str = ""
@@ -150,6 +156,7 @@ class Recipe:
         preprocess: Frame to input.
         answers: Outputs to answers.
         data: Real samples.
+        train: Train the model on the data first.
         passes: Passes in order, each `name: {settings}`.
         export: The ONNX file.
         gates: What must hold on every device, `name: limit`.
@@ -166,6 +173,7 @@ class Recipe:
     preprocess: PreprocessPart | None = None
     answers: AnswersPart = field(default_factory=AnswersPart)
     data: DataPart = field(default_factory=DataPart)
+    train: TrainPart | None = None
     passes: tuple[Any, ...] = ()
     export: ExportPart = field(default_factory=ExportPart)
     gates: dict[str, Any] = field(default_factory=dict)

@@ -29,6 +29,6 @@ def criterion_of(model: Any, settings: TrainPart) -> v8DetectionLoss:
     model.args = SimpleNamespace(**_GAINS)
     loss = v8DetectionLoss(model)
     if settings.loss == "slide":
-        loss.bce = SlideBCE(settings.mu_mode, settings.mu_fixed)
-        loss.assigner = SlideAssigner(like=loss.assigner, hears=loss.bce)
+        slide: Any = SlideBCE(settings.mu_mode, settings.mu_fixed)
+        loss.bce, loss.assigner = slide, SlideAssigner(like=loss.assigner, hears=slide)
     return loss

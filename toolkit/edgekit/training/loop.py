@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,8 @@ class Run:
         """Judge the epoch, remember it if it is the best, and keep the whole state."""
         state, metric = self.state, None
         if self.judge is not None:
-            metric = self.judge(self._averaged())
+            with _averaged(self.model, self.average) as model:
+                metric = self.judge(model)
         state.epoch = number + 1
         state.history.append(
             {"epoch": number + 1, **sums, "lr": lr, "metric": metric, "seconds": round(seconds, 2)}
@@ -148,22 +150,14 @@ class Run:
         parts = ", ".join(f"{k.removesuffix('_loss')} {v:.3f}" for k, v in sums.items())
         watcher().note(f"epoch {number + 1} of {self.settings.epochs}: {parts}{found} ({seconds:.0f} s)")
 
-    def _averaged(self) -> Any:
-        """Return the model with the averaged weights, for judging; training weights come back after."""
-        return _Averaged(self.model, self.average)
 
-
-class _Averaged:
-    """The model with other weights inside a `with` block, in eval mode."""
-
-    def __init__(self, model: Any, weights: dict[str, Tensor]) -> None:
-        self.model, self.weights = model, weights
-
-    def __enter__(self) -> Any:
-        self.own = copied(self.model)
-        self.model.load_state_dict(self.weights)
-        return self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.model.load_state_dict(self.own)
-        self.model.train()
+@contextmanager
+def _averaged(model: Any, weights: dict[str, Tensor]) -> Iterator[Any]:
+    """Give the model in eval mode with other weights; its own come back at the end."""
+    own = copied(model)
+    model.load_state_dict(weights)
+    try:
+        yield model.eval()
+    finally:
+        model.load_state_dict(own)
+        model.train()

@@ -18,7 +18,7 @@ _EMA = 0.99
 
 def floored(mu: float) -> float:
     """Return mu, at least 0.2; NaN (no assigned box) counts as 0.2."""
-    return mu if mu > FLOOR else FLOOR
+    return max(FLOOR, mu)
 
 
 def slide_weights(targets: Tensor, mu: float) -> Tensor:
@@ -84,7 +84,8 @@ class SlideAssigner(TaskAlignedAssigner):
 
     def forward(self, pd_scores: Tensor, pd_bboxes: Tensor, *given: Any, **extra: Any) -> tuple[Tensor, ...]:
         """Return what the plain assigner returns."""
-        found: tuple[Tensor, ...] = super().forward(pd_scores, pd_bboxes, *given, **extra)
+        plain: Any = super()
+        found: tuple[Tensor, ...] = plain.forward(pd_scores, pd_bboxes, *given, **extra)
         boxes, positive = found[1], found[3].bool()
         self.hears.hear(mean_overlap(pd_bboxes[positive], boxes[positive]))
         return found

@@ -1,0 +1,222 @@
+"""Train a recipe's model on its data; a finished training is kept, a killed one goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit.core import versions
+from edgekit.core.digest import digest_value
+from edgekit.core.errors import MissingError, RecipeError
+from edgekit.core.files import resource_errors, write_bytes, write_json
+from edgekit.core.lazy import have, need
+from edgekit.core.lock import locked
+from edgekit.core.watch import watcher
+from edgekit.data.dataset import read_split
+from edgekit.data.sample import Split
+from edgekit.jobs.ask import Ask
+from edgekit.jobs.data import data_file, digests, drawn
+from edgekit.models.find import find_by_name
+from edgekit.models.records import Source
+from edgekit.training.settings import TrainPart
+
+WEIGHTS, RECORD = "weights.safetensors", "train.json"
+_LICENCE = "AGPL-3.0 (trained with ultralytics)"
+# Scenes drawn for a training on a generated set where `train.limit` does not say less.
+_SCENES, _TILES_A_SCENE = 2000, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        weights: A safetensors file, stored in fp16, with class names and record in its header.
+        record: Settings, data, epochs and machine, as in `train.json`.
+        fresh: Whether it was trained now, or kept from before.
+    """
+
+    weights: Path
+    record: Mapping[str, Any]
+    fresh: bool
+
+
+def trained(ask: Ask) -> Trained:
+    """Return the trained weights of a recipe with a `train` part; kept by the content of all it learned from.
+
+    Raises:
+        RecipeError: Data, model or settings do not fit each other, or the loss diverged.
+        MissingError: The train extra is not installed.
+        ResourceError: No space, or another run trains the same.
+    """
+    recipe, settings = ask.checked.recipe, ask.checked.recipe.train
+    assert settings
+    need_train()
+    watcher().phase("training data")
+    train, val = _splits(ask, settings)
+    source = start(ask, len(train.names))
+    teacher = _teacher(ask, settings, len(train.names))
+    inputs = {
+        "source": {**vars(source), "path": ""}, "settings": settings, "names": list(train.names),
+        "images": digests(train.samples), "labels": _labels(train),
+        "judged": [digests(val.samples), _labels(val), _side(ask, settings), recipe.data.metric],
+        "teacher": teacher.sha256 if teacher else "", "code": versions.code("training", "models"),
+    }  # fmt: skip
+    work = ask.cache.root / "training" / digest_value(inputs)[:32]
+    made = False
+
+    def make(folder: Path) -> None:
+        nonlocal made
+        made = True
+        watcher().phase("training")
+        with resource_errors(work), locked(work):
+            if not ask.cache.reuse:
+                shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True, exist_ok=True)
+            _train(ask, settings, source, teacher, (train, val), work, folder)
+
+    folder = ask.cache.step("train", inputs, make)
+    # The checkpoints of a finished training are of no more use.
+    shutil.rmtree(work, ignore_errors=True)
+    record = json.loads((folder / RECORD).read_text())
+    return Trained(weights=folder / WEIGHTS, record=record, fresh=made)
+
+
+def need_train() -> None:
+    """Refuse to train without the extra, before anything is read.
+
+    Raises:
+        MissingError: torch, ultralytics or safetensors is not installed.
+    """
+    for name in ("torch", "ultralytics", "safetensors"):
+        if not have(name):
+            raise MissingError(
+                f"{name} is not installed, needed to train", hint="Run: pip install 'edgekit[train]'"
+            )
+
+
+def start(ask: Ask, classes: int) -> Source:
+    """Return what training starts from: the architecture, with the recipe's weights where it names some.
+
+    Raises:
+        RecipeError: The model is not of the catalogue, or `nc` is not the data's number of classes.
+    """
+    part = ask.checked.recipe.model
+    if part.nc not in {0, classes}:
+        raise RecipeError(
+            f"{ask.checked.path}: model.nc is {part.nc}, the data has {classes} classes", hint="Leave nc out."
+        )
+    weights = ask.checked.beside(part.weights) if part.weights else None
+    source = (
+        find_by_name(part.name, options=part.options)
+        if not weights
+        else find_by_name(part.name, weights=weights, options=part.options)
+    )
+    if source.kind == "onnx":
+        raise RecipeError(
+            f"{ask.checked.path}: model.name: {part.name} is trained already",
+            hint=f"Name its architecture, and its weights to start from. {_shipped_hint(part.name)}",
+        )
+    return replace(source, settings={**source.settings, "nc": classes, "classes": []})
+
+
+def _shipped_hint(name: str) -> str:
+    return f"`edgekit models show {name}` says what it is."
+
+
+def _teacher(ask: Ask, settings: TrainPart, classes: int) -> Source | None:
+    if not settings.teacher:
+        return None
+    weights = ask.checked.beside(settings.teacher_weights)
+    return find_by_name(settings.teacher, weights=weights, nc=classes)
+
+
+def _splits(ask: Ask, settings: TrainPart) -> tuple[Split, Split]:
+    """Return training images and those the epochs are judged on."""
+    part, file = ask.checked.recipe.data, data_file(ask)
+    path = drawn(ask.cache, file, quick=ask.quick, train=_scenes(settings)) if isinstance(file, str) else file
+    images = str(ask.checked.beside(part.images)) if part.images else ""
+    train = read_split(path, part.training, images=images)
+    val = read_split(path, part.validation, images=images)
+    if train.names != val.names:
+        raise RecipeError(f"{path}: training and validation have other classes", hint="Use one list.")
+    return train, Split(samples=val.samples[: settings.val_images], names=val.names)
+
+
+def _scenes(settings: TrainPart) -> int:
+    if not settings.limit:
+        return _SCENES
+    return -(-settings.limit // _TILES_A_SCENE) if settings.tile else settings.limit
+
+
+def _side(ask: Ask, settings: TrainPart) -> int:
+    """Return the side at which epochs are judged: the one the model will run at."""
+    return ask.side or settings.imgsz
+
+
+def _labels(split: Split) -> str:
+    return digest_value([[s.classes.tolist(), s.boxes.tolist(), s.crowd.tolist()] for s in split.samples])
+
+
+def _train(
+    ask: Ask, settings: TrainPart, source: Source, teacher: Source | None, splits: tuple[Split, Split],
+    work: Path, out: Path,
+) -> None:  # fmt: skip
+    """Run the loop and write weights and record into `out`."""
+    from edgekit.machine.probe import passport
+    from edgekit.training.batches import Batches
+    from edgekit.training.evaluate import scores_of
+    from edgekit.training.loop import Run
+    from edgekit.training.start import begin, in_bf16
+
+    train, val = splits
+    metric, bands = ask.checked.recipe.data.metric, ask.checked.recipe.data.bands
+    side = _side(ask, settings)
+
+    def judge(model: Any) -> float:
+        return scores_of(model, val.samples, val.names, side=side, bands=bands).value(metric)
+
+    model, taken = begin(source, seed=settings.seed)
+    batches = Batches(train.samples, settings)
+    bf16 = in_bf16(settings.precision, ask.passport.get("isa", []))
+    run = Run(
+        model=model, batches=batches, settings=settings, work=work, bf16=bf16,
+        judge=judge if val.samples else None, teacher=begin(teacher, seed=0)[0] if teacher else None,
+    )  # fmt: skip
+    weights = run.train()
+    facts = passport()
+    record = {
+        "architecture": source.what, "options": source.settings["options"], "classes": list(train.names),
+        "settings": asdict(settings), "data": ask.checked.recipe.data.path, "images": len(batches.places),
+        "judged_on": len(val.samples), "judged_at": side, "metric": metric, "bf16": bf16,
+        "history": run.state.history, "best_epoch": run.state.best_epoch,
+        "best": None if not val.samples else run.state.best, "taken_from_weights": taken,
+        "machine": {k: facts[k] for k in ("cpu", "isa", "cores_physical", "memory_mb")},
+        "tools": versions.versions("torch", "ultralytics", "numpy"),
+    }  # fmt: skip
+    write_json(out / RECORD, record)
+    write_bytes(out / WEIGHTS, packed(weights, record))
+
+
+def packed(weights: Mapping[str, Any], record: Mapping[str, Any]) -> bytes:
+    """Return a safetensors file: floats in fp16, and in its header what the weights are.
+
+    Args:
+        weights: Tensors by name.
+        record: Of the training: `architecture`, `classes`, `options` and whatever else.
+    """
+    torch = need("torch", extra="train")
+    save = need("safetensors.torch", extra="train").save
+    half = {k: v.half() if v.dtype == torch.float32 else v for k, v in weights.items()}
+    short = {k: v for k, v in record.items() if k not in {"architecture", "classes", "options"}}
+    words = {
+        "architecture": str(record["architecture"]), "classes": json.dumps(list(record["classes"])),
+        "options": json.dumps(record["options"], sort_keys=True), "license": _LICENCE,
+        "record": json.dumps(short, sort_keys=True),
+    }  # fmt: skip
+    made: bytes = save({k: half[k].contiguous() for k in sorted(half)}, metadata=words)
+    return made

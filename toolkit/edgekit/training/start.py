@@ -1,0 +1,45 @@
+"""What a run starts from: the network, the weights it begins with, and its number format."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from edgekit.core.watch import watcher
+from edgekit.models.records import Source
+from edgekit.models.torch_models import architecture_of, fresh
+
+# Instructions with which a CPU computes in bfloat16; elsewhere it only emulates it.
+_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def begin(source: Source, *, seed: int) -> tuple[Any, int]:
+    """Return a detection model to train, and how many tensors it took from the source's weights.
+
+    Weights of other shapes, such as a head for other classes, stay as `seed` made them.
+    """
+    torch.manual_seed(seed)
+    model = fresh(architecture_of(source), nc=int(source.settings["nc"]))
+    if not source.settings["weights"]:
+        return model, 0
+    own = model.state_dict()
+    given = load_file(source.settings["weights"])
+    fits = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict(fits, strict=False)
+    if len(fits) < len(own):
+        watcher().note(
+            f"{source.what}: {len(fits)} of {len(own)} tensors taken from the weights, the rest is new"
+        )
+    return model, len(fits)
+
+
+def in_bf16(precision: str, isa: Collection[str]) -> bool:
+    """Return whether the forward pass runs in bfloat16: where asked, or where this machine computes in it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(_BF16 & set(isa))
