@@ -12,6 +12,7 @@ from edgekit.graph.onnx_file import inputs_of, read_onnx
 from edgekit.graph.static import fix_shapes
 from edgekit.models.architectures import architectures, own_options
 from edgekit.models.find import families, find_by_name, find_by_path, shipped_models
+from edgekit.models.records import Source
 from edgekit.models.weights import read_header
 
 _HOW = "GFLOPs are 2 x multiply-adds of convolutions and matrix products; parameters are elements of weights"
@@ -60,9 +61,7 @@ def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
             "name": name, "imgsz": imgsz if free else inputs_of(graph)[0].shape[-1], "params_fused": cost.params, "gflops_fused": round(cost.gflops, 3),
             "counted": f"{_HOW}; an ONNX graph is counted as it is, normally fused",
         }  # fmt: skip
-    from edgekit.models.torch_models import counts
-
-    found = counts(source, imgsz=imgsz)
+    found = counted_source(source, imgsz=imgsz)
     return {
         "name": name,
         "imgsz": imgsz,
@@ -71,3 +70,14 @@ def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
         **found,
         "counted": f"{_HOW}, by ultralytics' own counter (thop)",
     }
+
+
+def counted_source(source: Source, *, imgsz: int) -> dict[str, float]:
+    """Return parameters and GFLOPs of an architecture, unfused and fused.
+
+    Raises:
+        MissingError: torch or ultralytics is not installed.
+    """
+    from edgekit.models.torch_models import counts
+
+    return counts(source, imgsz=imgsz)

@@ -77,7 +77,7 @@ def score(
     """
     edges = (0.0, *bands, 1e5)
     ranges = tuple(itertools.pairwise(edges))
-    judged = _evaluate(truths, found, len(names), bands=ranges)
+    judged = evaluate(truths, found, len(names), bands=ranges)
     precision = judged.eval["precision"]
     return Scores(
         map50=_mean(precision[0, :, :, 0, 0]),
@@ -101,13 +101,14 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if known.size else 0.0
 
 
-def _evaluate(
+def evaluate(
     truths: Sequence[Truth],
     found: Sequence[Found],
     classes: int,
     *,
     bands: Sequence[tuple[float, float]] = (),
 ) -> Any:
+    """Return pycocotools' evaluation, matched and accumulated: area range 0 is all sizes, then the bands."""
     coco = need("pycocotools.coco", extra="host", why="compute mAP")
     cocoeval = need("pycocotools.cocoeval", extra="host")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -169,7 +170,7 @@ def drop_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """Return the 95 % interval of the drop (reference minus other) by a paired bootstrap over images."""
-    pair = [_evaluate(truths, found, classes) for found in (reference, other)]
+    pair = [evaluate(truths, found, classes) for found in (reference, other)]
     rng, drops = np.random.default_rng(seed), []
     for _ in range(rounds):
         chosen = rng.integers(0, len(truths), len(truths))

@@ -18,18 +18,33 @@ from edgekit.metrics.coco_map import LIMIT, SCORE, Found, Scores, Truth, score
 _IOU = 0.7
 
 
-@torch.no_grad()
 def scores_of(
     model: Any, samples: Sequence[Sample], names: Sequence[str], *, side: int, bands: Sequence[float]
 ) -> Scores:
-    """Return average precision of a detection model in eval mode.
+    """Return average precision of a detection model in eval mode; arguments as of `found_by`.
 
     Args:
-        model: Gives (1, 4 + classes, anchors), alone or first of a tuple.
+        model: The model.
         samples: Labelled images.
         names: Class names.
         side: Of the square input in pixels.
         bands: Object sizes at which AP is split.
+    """
+    truths, found = found_by(model, samples, names, side=side)
+    return score(truths, found, names, bands=bands)
+
+
+@torch.no_grad()
+def found_by(
+    model: Any, samples: Sequence[Sample], names: Sequence[str], *, side: int
+) -> tuple[list[Truth], list[Found]]:
+    """Return labels and detections of every sample, decoded as an app decodes them.
+
+    Args:
+        model: In eval mode; gives (1, 4 + classes, anchors), alone or first of a tuple.
+        samples: Labelled images.
+        names: Class names.
+        side: Of the square input in pixels.
     """
     device = next(model.parameters()).device
     spec = Answers(task="detect", layout="yolov8", classes=tuple(names), score=SCORE, iou=_IOU, limit=LIMIT)
@@ -46,4 +61,4 @@ def scores_of(
             Truth(width=width, height=height, boxes=boxes, classes=sample.classes, crowd=sample.crowd)
         )
         found.append(Found(boxes=one.boxes, scores=one.scores, classes=one.classes))
-    return score(truths, found, names, bands=bands)
+    return truths, found
