@@ -72,7 +72,7 @@ def test_the_bootstraps_own_average_precision_is_pycocotools():
         answers.append(found(moved.tolist(), truths[-1].classes.tolist(), rng.uniform(0.1, 1, 6).tolist()))
     from edgekit.metrics import coco_map
 
-    judged = coco_map._evaluate(truths, answers, 2)
+    judged = coco_map.evaluate(truths, answers, 2)
     for metric in ("map50", "map50_95"):
         ours = coco_map._resampled(judged, np.arange(30), 2, metric)
         assert ours == pytest.approx(score(truths, answers, ["a", "b"]).value(metric), abs=1e-9)

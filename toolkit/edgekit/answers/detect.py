@@ -53,7 +53,7 @@ class Detections:
 class Detect:
     """Decodes box and score outputs, then suppresses overlaps within each class."""
 
-    layouts = ("yolov8", "end-to-end")
+    layouts = ("yolov8", "yolov8-logits", "end-to-end")
 
     def answer(
         self,
@@ -66,7 +66,7 @@ class Detect:
         """Return the detections of one frame.
 
         Args:
-            outputs: The model's outputs by name; the first is decoded.
+            outputs: The model's outputs by name; the first is decoded, of logits `boxes` and `scores`.
             spec: The declared post-processing.
             placement: Where the frame stands in the input.
             each_class: Let one anchor answer for several classes, as mAP is computed; an app
@@ -76,10 +76,14 @@ class Detect:
             RecipeError: The layout is unknown or the output does not have its shape.
         """
         raw = next(iter(outputs.values()))
-        if spec.layout == "yolov8":
-            boxes, scores, labels = _candidates(raw, spec.score, each_class=each_class)
-            keep = nms(boxes, labels, spec.iou, spec.limit)
-            boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
+        if spec.layout in {"yolov8", "yolov8-logits"}:
+            found = (
+                _decoded(raw, spec.score, each_class=each_class)
+                if spec.layout == "yolov8"
+                else _from_logits(outputs, spec, each_class=each_class)
+            )
+            keep = nms(found[0], found[2], spec.iou, spec.limit)
+            boxes, scores, labels = found[0][keep], found[1][keep], found[2][keep]
         elif spec.layout == "end-to-end":
             boxes, scores, labels = _end_to_end(raw, spec)
         else:
@@ -89,28 +93,80 @@ class Detect:
         return Detections(boxes=placement.to_frame(boxes), scores=scores, classes=labels, names=spec.classes)
 
 
-def _candidates(
-    raw: NDArray[np.float32], score: float, *, each_class: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+Candidates = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+
+
+def _decoded(raw: NDArray[np.float32], score: float, *, each_class: bool) -> Candidates:
     """Return boxes (corners), scores and labels above `score`, best first, from (1, 4 + nc, anchors)."""
     if raw.ndim != 3 or raw.shape[0] != 1 or raw.shape[1] < 5:
         raise RecipeError(
             f"output: shape {raw.shape} is not (1, 4 + classes, anchors)", hint="Set answers.layout."
         )
     table = raw[0]
-    # Threshold before anything else: of 8,400 anchors a few dozen survive.
-    if each_class:
-        labels, anchors = np.nonzero(table[4:] > score)
-        scores = table[4:][labels, anchors]
-    else:
-        best = table[4:].max(0)
-        anchors = np.flatnonzero(best > score)
-        scores, labels = best[anchors], table[4:, anchors].argmax(0)
-    order = np.argsort(-scores, kind="stable")[:_CANDIDATES]
-    anchors, scores, labels = anchors[order], scores[order], labels[order]
+    anchors, scores, labels = _best(table[4:], score, each_class=each_class)
     x, y, w, h = table[:4, anchors]
     boxes = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 1)
-    return boxes.astype(np.float32), scores.astype(np.float32), labels.astype(np.int64)
+    return boxes.astype(np.float32), scores.astype(np.float32), labels
+
+
+def _from_logits(
+    outputs: Mapping[str, NDArray[np.float32]], spec: Answers, *, each_class: bool
+) -> Candidates:
+    """Return the same from box and class logits; only anchors above the threshold are decoded.
+
+    A box side is the mean of its bins under their softmax, in strides from the anchor's middle (Generalized
+    Focal Loss, arXiv 2006.04388, as YOLOv8 uses it).
+    """
+    raw, table = outputs["boxes"], outputs["scores"]
+    if raw.ndim != 3 or table.ndim != 3 or raw.shape[2] != sum(h * w for _, h, w in spec.levels):
+        raise RecipeError(
+            f"outputs: boxes {raw.shape} and scores {table.shape} are not the levels {spec.levels}",
+            hint="Compile the bundle again.",
+        )
+    anchors, logits, labels = _best(table[0], _logit(spec.score), each_class=each_class)
+    bins = np.ascontiguousarray(raw[0][:, anchors], np.float32).reshape(4, -1, len(anchors))
+    bins -= bins.max(1, keepdims=True)
+    np.exp(bins, out=bins)
+    steps = np.arange(bins.shape[1], dtype=np.float32)
+    sides = np.einsum("sba,b->as", bins, steps) / bins.sum(1).T
+    middles, strides = _places(spec.levels, anchors)
+    boxes = np.concatenate([middles - sides[:, :2], middles + sides[:, 2:]], 1) * strides[:, None]
+    scores = 1 / (1 + np.exp(-logits.astype(np.float32)))
+    return boxes.astype(np.float32), scores.astype(np.float32), labels
+
+
+def _best(
+    table: NDArray[np.float32], least: float, *, each_class: bool
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.int64]]:
+    """Return anchors, values and labels above `least` of (classes, anchors), best first."""
+    # Threshold before anything else: of 34,000 anchors a few hundred survive.
+    if each_class:
+        labels, anchors = np.nonzero(table > least)
+        values = table[labels, anchors]
+    else:
+        best = table.max(0)
+        anchors = np.flatnonzero(best > least)
+        values, labels = best[anchors], table[:, anchors].argmax(0)
+    order = np.argsort(-values, kind="stable")[:_CANDIDATES]
+    return anchors[order], values[order], labels[order].astype(np.int64)
+
+
+def _logit(score: float) -> float:
+    if score <= 0:
+        return -np.inf
+    return float(np.log(score / (1 - score))) if score < 1 else np.inf
+
+
+def _places(
+    levels: tuple[tuple[int, int, int], ...], anchors: NDArray[np.intp]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the middle (N, 2) x y of each anchor in strides, and its stride (N,)."""
+    ends = np.cumsum([h * w for _, h, w in levels])
+    level = np.searchsorted(ends, anchors, side="right")
+    strides, _, columns = (np.array(v) for v in zip(*levels, strict=True))
+    place = anchors - np.concatenate([[0], ends[:-1]])[level]
+    middles = np.stack([place % columns[level], place // columns[level]], 1) + 0.5
+    return middles.astype(np.float32), strides[level].astype(np.float32)
 
 
 def nms(
@@ -145,9 +201,7 @@ def nms(
     return np.asarray(kept, np.intp)
 
 
-def _end_to_end(
-    raw: NDArray[np.float32], spec: Answers
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+def _end_to_end(raw: NDArray[np.float32], spec: Answers) -> Candidates:
     if raw.ndim != 3 or raw.shape[0] != 1 or raw.shape[2] != 6:
         raise RecipeError(f"output: shape {raw.shape} is not (1, detections, 6)", hint="Set answers.layout.")
     rows = raw[0][raw[0, :, 4] > spec.score]

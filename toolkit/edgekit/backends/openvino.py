@@ -31,9 +31,12 @@ class _Session:
         del self._request, self._compiled
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
+        return {n: v.copy() for n, v in self.look(inputs).items()}
+
+    def look(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         self.stage(inputs)
         self.run_staged()
-        return {n: self._request.get_output_tensor(i).data.copy() for i, n in enumerate(self._names)}
+        return {n: self._request.get_output_tensor(i).data for i, n in enumerate(self._names)}
 
     def stage(self, inputs: Arrays) -> None:
         self._kept = [np.ascontiguousarray(v) for v in inputs.values()]

@@ -25,6 +25,9 @@ class Session(Protocol):
     def infer(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         """Return the outputs by name, arrays of the caller's own."""
 
+    def look(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
+        """Return the outputs by name, without a copy: the next call overwrites them."""
+
     def stage(self, inputs: Arrays) -> None:
         """Put the inputs where the engine reads them."""
 

@@ -45,11 +45,14 @@ class Answers:
     Attributes:
         task: "detect", "classify", or "raw" (arrays out, accuracy not judged).
         layout: Of a detector's output: "yolov8" is (1, 4 + classes, anchors) with boxes as cx cy w h.
+            "yolov8-logits" is the same before its decoder: (1, 4 * bins, anchors) box logits and
+            (1, classes, anchors) class logits, which the host decodes in float32.
             "end-to-end" is (1, detections, 6) with x1 y1 x2 y2 score class and no NMS to do.
         classes: Class names by index; empty where nobody said.
         score: Detections below are dropped.
         iou: NMS threshold; classes do not suppress each other.
         limit: Detections kept at most.
+        levels: Of "yolov8-logits": stride, rows and columns of each level in the order of the anchors.
     """
 
     task: str = "raw"
@@ -58,6 +61,7 @@ class Answers:
     score: float = 0.25
     iou: float = 0.7
     limit: int = 300
+    levels: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ def contract_from(data: dict[str, Any]) -> Contract:
         inputs=tuple(_tensor(t) for t in data["inputs"]),
         outputs=tuple(_tensor(t) for t in data["outputs"]),
         frames=_frames(data["frames"]) if data.get("frames") else None,
-        answers=Answers(**{**data["answers"], "classes": tuple(data["answers"]["classes"])}),
+        answers=_answers(data["answers"]),
     )
 
 
@@ -28,6 +28,11 @@ def artifact_from(data: dict[str, Any]) -> Artifact:
         options=data["options"],
         wanted=data["wanted"],
     )
+
+
+def _answers(data: dict[str, Any]) -> Answers:
+    levels = tuple((int(s), int(h), int(w)) for s, h, w in data["levels"])
+    return Answers(**{**data, "classes": tuple(data["classes"]), "levels": levels})
 
 
 def _tensor(data: dict[str, Any]) -> TensorSpec:

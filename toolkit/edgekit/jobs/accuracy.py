@@ -55,7 +55,7 @@ def detections_of(artifact: Artifact, samples: Sequence[Sample], *, what: str) -
     with pick("backends", artifact.backend, what="backend").open(artifact) as session:
         for sample in steps(what, samples, len(samples)):
             tensor, place = prepare(read_image(sample.path), contract.frames, size)
-            given = answers.answer(session.infer({name: tensor}), spec, place, each_class=True)
+            given = answers.answer(session.look({name: tensor}), spec, place, each_class=True)
             found.append(Found(boxes=given.boxes, scores=given.scores, classes=given.classes))
     return found
 

@@ -28,6 +28,7 @@ from edgekit.graph.onnx_file import inputs_of, metadata_of, outputs_of, read_onn
 from edgekit.graph.static import fix_shapes, slim
 from edgekit.graph.walk import name_nodes
 from edgekit.jobs.ask import Ask
+from edgekit.jobs.host_decode import host_decoded
 from edgekit.models.declared import declared_by, detector_layout
 from edgekit.models.find import find_by_name, find_by_path, find_function
 from edgekit.models.records import Declared, Source
@@ -101,7 +102,7 @@ def load_model(
     size = ask.side if side is None else side
     few = list(samples[:_PARITY_IMAGES])
     inputs = {
-        "source": {**vars(source), "path": str(source.path or "")}, "side": size, "opset": recipe.export.opset,
+        "source": {**vars(source), "path": str(source.path or "")}, "side": size, "export": recipe.export,
         "answers": recipe.answers, "frames": ask.checked.frames, "names": list(names), "code": versions.code(),
         "seed": recipe.data.seed if source.kind != "onnx" else 0,
         # A function's code and weights may lie anywhere: it is called anew each time, and what
@@ -134,6 +135,7 @@ def _make(
     name_nodes(model.graph)
     _refuse_types(model, source.what)
     contract = contract_of(ask, model, declared, names, source.what)
+    model, contract = host_decoded(ask, model, contract, few)
     path = folder / "main.onnx"
     save_onnx(model, path)
     cost = cost_of(model)

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgekit.core import versions
 from edgekit.core.digest import digest_file
+from edgekit.core.errors import ContractError
 from edgekit.core.outcome import Latency
 from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, LayerRun
@@ -20,7 +21,7 @@ from edgekit.jobs.ask import Ask
 from edgekit.jobs.variants import Lowered
 from edgekit.measure.contest import contest
 from edgekit.measure.inputs import Inputs
-from edgekit.measure.parity import largest_error
+from edgekit.measure.parity import largest_error, scores_died
 from edgekit.measure.percentiles import median, percentile
 from edgekit.measure.steady import stability
 
@@ -164,6 +165,9 @@ def outputs_error(ask: Ask, reference: Lowered, other: Lowered, files: Sequence[
     """Return the largest output error of a variant against the reference over a few inputs.
 
     Relative to the largest value of each output; kept in the cache.
+
+    Raises:
+        ContractError: A detector's scores are gone.
     """
     inputs = {
         "pair": [reference.digest, other.digest], "files": [digest_file(f) for f in files[:8]],
@@ -179,6 +183,11 @@ def outputs_error(ask: Ask, reference: Lowered, other: Lowered, files: Sequence[
             with pick("backends", one.artifact.backend, what="backend").open(one.artifact) as session:
                 rows.append([session.infer(g) for g in given])
         worst = max(largest_error(a, b) for a, b in zip(*rows, strict=True))
+        if any(scores_died(a, b, other.artifact.contract.answers) for a, b in zip(*rows, strict=True)):
+            raise ContractError(
+                f"{other.wanted.plain}: its scores are all zero where {reference.wanted.plain} finds something",
+                hint="Keep the decoder in float: export.decode: host, or leave its layers out of quantize-int8.",
+            )
         store(folder / "error.json", [min(worst, 1e9)])
 
     return restore(ask.cache.step("parity", inputs, make) / "error.json", list[float])[0]

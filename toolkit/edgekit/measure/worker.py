@@ -88,7 +88,7 @@ class Worker:
         name = self.contract.inputs[0].name
         began = time.perf_counter_ns()
         tensor, place = prepare(frame, spec, self.inputs.size)
-        answers.answer(self.session.infer({name: tensor}), self.contract.answers, place)
+        answers.answer(self.session.look({name: tensor}), self.contract.answers, place)
         return (time.perf_counter_ns() - began) / 1e6
 
     def receipt(self) -> list[dict[str, Any]]:

@@ -32,9 +32,7 @@ class OperatingPoint:
     by_class: dict[str, tuple[float, float]]
 
 
-def operating_point(
-    truths: Sequence[Truth], found: Sequence[Found], names: Sequence[str]
-) -> OperatingPoint:
+def operating_point(truths: Sequence[Truth], found: Sequence[Found], names: Sequence[str]) -> OperatingPoint:
     """Return precision and recall at the score of the highest mean F1, one score for all classes.
 
     Args:

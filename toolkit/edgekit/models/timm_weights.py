@@ -38,7 +38,9 @@ def _ours(name: str) -> str:
         return "model.0.conv.weight"
     if name.startswith("bn1."):
         return f"model.0.bn.{name.removeprefix('bn1.')}"
-    fit = re.match(r"blocks\.([0-3])\.(\d+)\.(?:(dw_start|pw_exp|dw_mid|pw_proj)\.)?(conv|bn1?)\.(\w+)$", name)
+    fit = re.match(
+        r"blocks\.([0-3])\.(\d+)\.(?:(dw_start|pw_exp|dw_mid|pw_proj)\.)?(conv|bn1?)\.(\w+)$", name
+    )
     if not fit:
         return ""
     layer = _FIRST[fit[1]] + int(fit[2])

@@ -67,7 +67,7 @@ class AnswersPart:
 
     Attributes:
         task: detect, classify or raw; empty lets the model say.
-        layout: Of a detector's output: yolov8 or end-to-end.
+        layout: Of a detector's output as the file gives it: yolov8 or end-to-end.
         classes: Class names by index.
         score: Detections below are dropped.
         iou: NMS threshold.
@@ -123,12 +123,14 @@ class ExportPart:
     Attributes:
         imgsz: Side of the square input in pixels; 0 keeps the model's own.
         opset: ONNX opset.
+        decode: Where a detector's boxes are decoded: host (in float32, after the threshold) or network.
     """
 
     __pydantic_config__ = STRICT
 
     imgsz: int = 0
     opset: int = 17
+    decode: Literal["host", "network"] = "host"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ class Model:
             )
         shape = self.contract.inputs[0].shape
         tensor, placement = prepare(check_frame(frame), self.contract.frames, (shape[2], shape[3]))
-        outputs = self._session.infer({self.contract.inputs[0].name: tensor})
+        outputs = self._session.look({self.contract.inputs[0].name: tensor})
         return self._answers.answer(outputs, self.contract.answers, placement)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
