@@ -112,11 +112,7 @@ def _decoded(raw: NDArray[np.float32], score: float, *, each_class: bool) -> Can
 def _from_logits(
     outputs: Mapping[str, NDArray[np.float32]], spec: Answers, *, each_class: bool
 ) -> Candidates:
-    """Return the same from box and class logits; only anchors above the threshold are decoded.
-
-    A box side is the mean of its bins under their softmax, in strides from the anchor's middle (Generalized
-    Focal Loss, arXiv 2006.04388, as YOLOv8 uses it).
-    """
+    """Return the same from box and class logits; only anchors above the threshold are decoded."""
     raw, table = outputs["boxes"], outputs["scores"]
     if raw.ndim != 3 or table.ndim != 3 or raw.shape[2] != sum(h * w for _, h, w in spec.levels):
         raise RecipeError(
@@ -124,15 +120,31 @@ def _from_logits(
             hint="Compile the bundle again.",
         )
     anchors, logits, labels = _best(table[0], _logit(spec.score), each_class=each_class)
-    bins = np.ascontiguousarray(raw[0][:, anchors], np.float32).reshape(4, -1, len(anchors))
+    scores = 1 / (1 + np.exp(-logits.astype(np.float32)))
+    return boxes_of(raw, spec.levels, anchors), scores.astype(np.float32), labels
+
+
+def boxes_of(
+    raw: NDArray[np.float32], levels: tuple[tuple[int, int, int], ...], anchors: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Return (N, 4) x1 y1 x2 y2 in pixels of the input, decoded from box logits.
+
+    A box side is the mean of its bins under their softmax, in strides from the anchor's middle (Generalized
+    Focal Loss, arXiv 2006.04388, as YOLOv8 uses it).
+
+    Args:
+        raw: (1, 4 * bins, anchors), any float.
+        levels: Stride, rows and columns of each level in the order of the anchors.
+        anchors: (N,), which to decode.
+    """
+    bins = np.ascontiguousarray(raw[0][:, anchors], np.float32).reshape(4, raw.shape[1] // 4, -1)
     bins -= bins.max(1, keepdims=True)
     np.exp(bins, out=bins)
     steps = np.arange(bins.shape[1], dtype=np.float32)
     sides = np.einsum("sba,b->as", bins, steps) / bins.sum(1).T
-    middles, strides = _places(spec.levels, anchors)
+    middles, strides = _places(levels, anchors)
     boxes = np.concatenate([middles - sides[:, :2], middles + sides[:, 2:]], 1) * strides[:, None]
-    scores = 1 / (1 + np.exp(-logits.astype(np.float32)))
-    return boxes.astype(np.float32), scores.astype(np.float32), labels
+    return boxes.astype(np.float32)
 
 
 def _best(

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.answers.detect import Detect
+from edgekit.answers.detect import boxes_of
 from edgekit.core.lazy import have, need
-from edgekit.core.records import Answers, Contract
+from edgekit.core.records import Contract
 from edgekit.core.watch import watcher
 from edgekit.data.sample import Sample
 from edgekit.frames.images import read_image
-from edgekit.frames.prepare import Placement, prepare
-from edgekit.graph.decode_tail import cut_decoder
+from edgekit.frames.prepare import prepare
+from edgekit.graph.decode_tail import BOXES, SCORES, cut_decoder
 from edgekit.graph.onnx_file import outputs_of
 from edgekit.jobs.ask import Ask
 
 # Boxes and scores of the two ways may differ by this much: float32 in another order.
 _PIXELS, _SCORE = 0.01, 1e-4
+_COMPARED = 500
 
 
 def host_decoded(ask: Ask, model: Any, contract: Contract, samples: Sequence[Sample]) -> tuple[Any, Contract]:
@@ -47,34 +48,30 @@ def host_decoded(ask: Ask, model: Any, contract: Contract, samples: Sequence[Sam
         watcher().note("boxes are decoded in the network: its decoder is not YOLOv8's")
         return model, contract
     answers = replace(contract.answers, layout="yolov8-logits", levels=cut.levels)
-    if not _agree(model, cut.model, contract, answers, samples):
+    if not _agree(model, cut.model, contract, cut.levels, samples):
         watcher().note("boxes are decoded in the network: the host's decoder gives others")
         return model, contract
     return cut.model, replace(contract, outputs=outputs_of(cut.model), answers=answers)
 
 
-def _agree(whole: Any, part: Any, contract: Contract, answers: Answers, samples: Sequence[Sample]) -> bool:
-    """Return whether both graphs answer real images with the same boxes."""
+def _agree(
+    whole: Any,
+    part: Any,
+    contract: Contract,
+    levels: tuple[tuple[int, int, int], ...],
+    samples: Sequence[Sample],
+) -> bool:
+    """Return whether both graphs give the same scores and, at the best anchors, the same boxes."""
     one, other = (_session(m) for m in (whole, part))
     name, shape = contract.inputs[0].name, contract.inputs[0].shape
-    size = (shape[2], shape[3])
-    place = Placement(scale_x=1, scale_y=1, left=0, top=0, width=size[1], height=size[0])
-    for given in _inputs(contract, samples, size):
-        outputs = [
-            {o.name: v for o, v in zip(s.get_outputs(), s.run(None, {name: given}), strict=True)}
-            for s in (one, other)
-        ]
-        # A threshold at which there is something to compare, also in an untrained net.
-        scores = next(iter(outputs[0].values()))[0, 4:].max(0)
-        level = float(np.sort(scores)[-min(100, len(scores))]) * 0.999
-        rows = [
-            Detect().answer(o, replace(a, score=level, limit=50), place)
-            for o, a in zip(outputs, (contract.answers, answers), strict=True)
-        ]
-        if len(rows[0]) != len(rows[1]) or not (rows[0].classes == rows[1].classes).all():
-            return False
-        apart = np.abs(rows[0].boxes - rows[1].boxes).max(initial=0)
-        if apart > _PIXELS or np.abs(rows[0].scores - rows[1].scores).max(initial=0) > _SCORE:
+    for given in _inputs(contract, samples, (shape[2], shape[3])):
+        table = one.run(None, {name: given})[0][0]
+        raw, logits = other.run([BOXES, SCORES], {name: given})
+        best = np.argsort(-table[4:].max(0))[:_COMPARED]
+        middle, half = table[:2, best].T, table[2:4, best].T / 2
+        apart = np.abs(boxes_of(raw, levels, best) - np.hstack([middle - half, middle + half])).max()
+        scores = np.abs(1 / (1 + np.exp(-logits[0])) - table[4:]).max()
+        if not (apart <= _PIXELS and scores <= _SCORE):
             return False
     return True
 

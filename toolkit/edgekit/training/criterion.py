@@ -21,7 +21,7 @@ def criterion_of(model: Any, settings: TrainPart) -> v8DetectionLoss:
     Raises:
         RecipeError: The detector is end-to-end; its two-branch loss is not offered here.
     """
-    if getattr(model.model[-1], "end2end", False):
+    if hasattr(model.model[-1], "one2one_cv2"):
         raise RecipeError(
             "train: end-to-end detectors (yolov10, yolo26) are not trained by edgekit",
             hint="Train with ultralytics' own trainer and give the .pt.",
