@@ -40,10 +40,11 @@ def accuracy(run: dict[str, Any], work: Path) -> dict[str, Any]:
     split = read_split(data_of(run["set"], work), "val")
     model = fresh(architecture(run["model"], nc=len(split.names), options=run["options"]))
     model.load_state_dict(load_file(work / run["weights"] / "best.safetensors"))
-    truths, found = found_by(
-        model.eval().fuse(verbose=False), split.samples, split.names, side=SIDE
+    truths, found = found_by(model.eval().fuse(verbose=False), split.samples, split.names, side=SIDE)
+    scores, tiny = (
+        score(truths, found, split.names, bands=BANDS),
+        score(truths, found, split.names, bands=(16.0,)),
     )
-    scores, tiny = score(truths, found, split.names, bands=BANDS), score(truths, found, split.names, bands=(16.0,))
     source = find_by_name(run["model"], nc=len(split.names), options=run["options"])
     return {
         "counts": counted_source(source, imgsz=SIDE),
@@ -109,7 +110,10 @@ def main() -> None:
         if key in run or (args.only or "") not in path.stem:
             continue
         print(path.stem, flush=True)
-        write_json(path, {**run, **({"compiled": latency(run, args.work)} if args.latency else accuracy(run, args.work))})
+        write_json(
+            path,
+            {**run, **({"compiled": latency(run, args.work)} if args.latency else accuracy(run, args.work))},
+        )
 
 
 if __name__ == "__main__":

@@ -89,10 +89,156 @@ def demo() -> str:
     return f"```text\n{path.read_text().strip()}\n```"
 
 
+def runs(data: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the finished and scored runs of a set by row, in the order of the table."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((EVIDENCE / "detectors").glob(f"{data}-*.json")):
+        run = json.loads(path.read_text())
+        if "scores" in run:
+            found.setdefault(run["row"], []).append(run)
+    return {row: found[row] for row in _ROWS[data] if row in found}
+
+
+_ROWS = {
+    "uav-mini": {"yolov8n": "YOLOv8n", "yolov8n-p2": "YOLOv8n-p2", "hierlight-yolo-n": "HierLight-YOLO-N"},
+    "thermal-mini": {
+        "yolov8n-light": "YOLOv8n, light head", "yolov8n-light-slide": "the same, SlideLoss",
+        "mobilenetv4": "MobileNetV4 backbone", "ms-yolo": "MS-YOLO: both",
+    },
+}  # fmt: skip
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    """Return the mean of the seeds, with half their range where there are several."""
+    mean = sum(values) / len(values)
+    half = (max(values) - min(values)) / 2
+    return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if len(values) > 1 else "")
+
+
+def compiled_words(group: list[dict[str, Any]]) -> str:
+    """Return the latency of the best compiled variant of a row's first seed that was compiled."""
+    for run in group:
+        if "compiled" in run:
+            tails = run["compiled"]["latency"][0]["percentiles"]
+            return f"{tails[0]['ms']:.1f} ms ({run['compiled']['variant'].replace('openvino-', '')})"
+    return "not measured"
+
+
+def footer(data: str, groups: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return what a table of runs was made of, and which runs are missing."""
+    every = [r for g in groups.values() for r in g]
+    first = every[0]
+    seeds = ", ".join(f"{_ROWS[data][row]} {len(g)}" for row, g in groups.items())
+    missing = [name for row, name in _ROWS[data].items() if row not in groups]
+    days = sorted({r["date"] for r in every})
+    lines = [
+        f"Each row: {first['images']:,} training images (320-px tiles), {first['settings']['epochs']} epochs, batch "
+        f"{first['settings']['batch']}, the same schedule and order; scored at 640 px on {first['scores']['images']} images. "
+        f"Seeds: {seeds}; one seed has no spread.",
+    ]
+    if missing:
+        lines.append(f"Not trained yet: {', '.join(missing)}.")
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    lines.append(f"Measured {when} on {machine(first)} by `scripts/evidence/detectors.py`.")
+    return lines
+
+
+def uav() -> str:
+    """Return the comparison of the aerial detectors."""
+    groups = runs("uav-mini")
+    lines = [
+        "| | parameters | GFLOPs | AP50 | AP50-95 | AP50 under 16 px | best variant's median |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row, group in groups.items():
+        counts, scores = group[0]["counts"], [r["scores"] for r in group]
+        lines.append(
+            f"| {_ROWS['uav-mini'][row]} | {counts['params_unfused'] / 1e6:.2f} M | {counts['gflops_fused']:.1f} "
+            f"| {spread([s['map50'] for s in scores])} | {spread([s['map50_95'] for s in scores])} "
+            f"| {spread([s['under_16'] for s in scores])} | {compiled_words(group)} |"
+        )
+    return "\n".join([*lines, "", *footer("uav-mini", groups)])
+
+
+def thermal() -> str:
+    """Return the comparison of the thermal detectors."""
+    groups = runs("thermal-mini")
+    names = next(iter(groups.values()))[0]["classes"]
+    lines = [
+        f"| | GFLOPs | precision | recall | AP50 | AP50-95 | AP50 of {', '.join(names)} | best variant's median |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row, group in groups.items():
+        scores, points = [r["scores"] for r in group], [r["point"] for r in group]
+        by_class = ", ".join(spread([s["by_class"][n] for s in scores]) for n in names)
+        lines.append(
+            f"| {_ROWS['thermal-mini'][row]} | {group[0]['counts']['gflops_fused']:.1f} "
+            f"| {spread([p['precision'] for p in points])} | {spread([p['recall'] for p in points])} "
+            f"| {spread([s['map50'] for s in scores])} | {spread([s['map50_95'] for s in scores])} | {by_class} | {compiled_words(group)} |"
+        )
+    return "\n".join([*lines, "", *footer("thermal-mini", groups)])
+
+
+def int8(data: str, row: str) -> str:
+    """Return what a compile of the shipped weights found: every variant, the drop, what stays in float."""
+    run = next(r for r in runs(data)[row] if r["seed"] == 0)
+    if "compiled" not in run:
+        return "Not compiled yet."
+    made = run["compiled"]
+    lines = ["| variant | style | model latency | map50 |", "|---|---|---|---|"]
+    for v in made["variants"]:
+        value = "not judged" if v["map50"] is None else f"{v['map50']:.4f}"
+        shown = "-" if v["contest_ms"] is None else f"{v['contest_ms']:.2f} ms"
+        lines.append(f"| {v['name']} | {v['style'] or '-'} | {shown} | {value} |")
+    best = {}
+    for v in made["variants"]:
+        if v["contest_ms"] is not None:
+            best[v["name"]] = min(v["contest_ms"], best.get(v["name"], 1e9))
+    for engine in ("openvino", "onnxruntime"):
+        if {f"{engine}-fp32", f"{engine}-int8"} <= set(best):
+            ratio = best[f"{engine}-fp32"] / best[f"{engine}-int8"]
+            lines += ["", f"{engine}: int8 is {ratio:.2f} times as fast as float32."]
+    accuracy = made["accuracy"]
+    low, high = accuracy["interval"]
+    guard = next((f["guard"] for f in made["passes"].values() if "guard" in f), {})
+    kept = guard.get("exempted", [])
+    words = (
+        f"{len(kept)} layers stay in float for accuracy: {', '.join(kept)}"
+        if kept
+        else "no layer had to stay in float for it"
+    )
+    lines += [
+        "", f"Drop of map50 {accuracy['drop']:+.4f} ({made['variant']}), 95 % interval {low:+.4f} to {high:+.4f}, {accuracy['images']} images; {words}.",
+        f"Measured {made['when']} on {machine(made)} by `scripts/evidence/detectors_judge.py --latency`.",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def levels() -> str:
+    """Return where the time of HierLight-YOLO-N goes."""
+    data = last("levels-hierlight-yolo-n-uav")
+    lines = ["| part | share of the time | runs in |", "|---|---|---|"]
+    lines += [
+        f"| {k} | {100 * v:.1f} % | {' '.join(data['dtypes'].get(k, []))} |" for k, v in data["parts"].items()
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{data['variant']}, by the engine's profiler, {data['date']}, {machine(data)}: `scripts/evidence/levels.py`.",
+        ]
+    )
+
+
 TABLES = {
     "demo": (("README.md",), demo),
     "peers": (("README.md",), peers),
     "verdict": (("models/uav-yolov8n.md",), verdict),
+    "uav": (("README.md",), uav),
+    "thermal": (("README.md",), thermal),
+    "int8-hierlight": (("models/hierlight-yolo-n-uav.md",), lambda: int8("uav-mini", "hierlight-yolo-n")),
+    "int8-ms-yolo": (("models/ms-yolo-thermal.md",), lambda: int8("thermal-mini", "ms-yolo")),
+    "levels": (("models/hierlight-yolo-n-uav.md",), levels),
     "predictor": (("README.md", "docs/measuring.md"), predictor),
 }
 

@@ -73,8 +73,8 @@ def state_of(work: Path) -> tuple[dict[str, np.ndarray], dict]:
 def test_a_training_killed_inside_an_epoch_ends_as_the_unbroken_one(tmp_path: Path):
     data = write_data(tmp_path / "data", train=64, val=8)
     whole = start(data, tmp_path / "whole")
-    assert whole.stdout.read().count("at ") == 48
-    assert whole.wait() == 0
+    assert whole.communicate()[0].count("at ") == 48
+    assert whole.returncode == 0
     # Killed in the third epoch, then again in the fifth; each time inside it.
     for mark in ("2 4", "4 2"):
         broken = start(data, tmp_path / "broken", mark)
@@ -85,8 +85,8 @@ def test_a_training_killed_inside_an_epoch_ends_as_the_unbroken_one(tmp_path: Pa
         assert broken.wait() == -signal.SIGKILL
         broken.stdout.close()
     last = start(data, tmp_path / "broken")
-    steps = last.stdout.read().split("\n")
-    assert last.wait() == 0
+    steps = last.communicate()[0].split("\n")
+    assert last.returncode == 0
     assert steps[0] == "at 4 0", "it went on after the last whole epoch"
     one, other = state_of(tmp_path / "whole"), state_of(tmp_path / "broken")
     assert one[0].keys() == other[0].keys()

@@ -207,8 +207,10 @@ def test_activations_of_ms_yolo_are_relu6_in_the_backbone_and_silu_after_it():
     assert kinds(made("ms-yolo", 9, backbone_act="relu").model[:17]) == {"ReLU"}
 
 
-def test_the_backbone_of_ms_yolo_gives_timms_intermediate_outputs_with_timms_weights():
+def test_the_backbone_of_ms_yolo_gives_timms_intermediate_outputs_with_timms_weights(tmp_path: Path):
     timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
     from edgekit.models.timm_weights import from_timm
 
     torch.manual_seed(1)
@@ -222,6 +224,12 @@ def test_the_backbone_of_ms_yolo_gives_timms_intermediate_outputs_with_timms_wei
     missing = ours.load_state_dict(taken, strict=False)
     assert not missing.unexpected_keys
     assert not [k for k in missing.missing_keys if int(k.split(".")[1]) < 17]
+    path = tmp_path / "timm.safetensors"
+    save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, path)
+    source = find_by_name("ms-yolo", weights=path, nc=9)
+    assert source.settings["options"] == {"backbone_act": "relu"}
+    loaded = build(source).module.state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in taken.items())
     # BatchNorm's epsilon differs: 1e-3 in YOLO's blocks, 1e-5 in timm's.
     for module in ours.model[:17].modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -20,7 +20,7 @@ def command() -> None:
 def inspect(path: Path, as_json: bool) -> None:
     """Show what a bundle holds, what was proven about it, and its licence.
 
-    Example: edgekit bundle inspect out/uav-yolov8n-x86-cpu/bundle
+    Example: edgekit bundle inspect out/hierlight-yolo-n-mini-x86-cpu/bundle
     """
     from edgekit.bundle.read import open_bundle
 
@@ -107,7 +107,7 @@ def verify(path: Path, trusted_key: Path | None, as_json: bool) -> None:
 def pack(path: Path, output: Path | None, as_json: bool) -> None:
     """Pack a bundle folder into one .ekb file.
 
-    Example: edgekit bundle pack out/uav-yolov8n-x86-cpu/bundle -o cam.ekb
+    Example: edgekit bundle pack out/hierlight-yolo-n-mini-x86-cpu/bundle -o cam.ekb
     """
     from edgekit.bundle.read import open_bundle
     from edgekit.bundle.write import pack as write

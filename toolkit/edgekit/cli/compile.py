@@ -45,7 +45,7 @@ def command(
 
     \b
     Examples:
-      edgekit compile uav-yolov8n --device x86-cpu --quick
+      edgekit compile hierlight-yolo-n-mini --device x86-cpu --quick
       edgekit compile cam.yaml --device jetson-orin -o out/
       edgekit compile best.pt --trust --data data.yaml --device local
 

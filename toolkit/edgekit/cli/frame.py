@@ -44,7 +44,7 @@ def edgekit() -> None:
     measurement, shipped as a bundle that an app can trust.
 
     \b
-    Start:    edgekit compile uav-yolov8n --device x86-cpu --quick
+    Start:    edgekit compile hierlight-yolo-n-mini --device x86-cpu --quick
     Your own: edgekit init best.pt --data data.yaml --device jetson-orin -o cam.yaml
     """
 

@@ -36,7 +36,7 @@ def list_recipes(as_json: bool) -> None:
 def show(name: str, as_json: bool) -> None:
     """Print a recipe, to copy and edit.
 
-    Example: edgekit recipes show uav-yolov8n > mine.yaml
+    Example: edgekit recipes show hierlight-yolo-n-mini > mine.yaml
     """
     from edgekit.jobs.api import find_recipe
     from edgekit.recipe.check import read_recipe

@@ -33,7 +33,7 @@ def command(
 
     \b
     Examples:
-      edgekit run out/uav-yolov8n-x86-cpu/bundle street.jpg
+      edgekit run out/hierlight-yolo-n-mini-x86-cpu/bundle street.jpg
       edgekit run cam.ekb 0 --frames 100 --json
     """
     from edgekit.runtime.serve import run_source

@@ -162,7 +162,9 @@ def form_of(text: str, path: Path) -> Form:
             f"{path}:{line}: is no YAML: {problem}", hint="Check the indentation and the quotes there."
         ) from error
     if not isinstance(value, dict):
-        raise RecipeError(f"{path}:1: holds no keys", hint="See `edgekit recipes show uav-yolov8n`.")
+        raise RecipeError(
+            f"{path}:1: holds no keys", hint="See `edgekit recipes show hierlight-yolo-n-mini`."
+        )
     lines: dict[Place, int] = {}
     form = Form(path, value, lines)
     _walk(node, (), lines, form)

@@ -29,7 +29,7 @@ def find_recipe(what: str | Path) -> Path:
     """
     path = Path(what)
     own = shipped("recipes") / f"{Path(what).stem}.yaml"
-    # `recipes/uav-yolov8n.yaml` works outside a checkout, too.
+    # `recipes/hierlight-yolo-n-mini.yaml` works outside a checkout, too.
     if not path.exists() and str(what) in {own.stem, f"recipes/{own.name}"} and own.is_file():
         return own
     return path

@@ -14,6 +14,7 @@ from edgekit.core.plugins import suggestion
 from edgekit.graph.onnx_file import external_files
 from edgekit.models.architectures import architectures, is_ours, refuse_options
 from edgekit.models.records import Source
+from edgekit.models.timm_weights import is_timm
 from edgekit.models.weights import Header, read_header
 
 _ULTRALYTICS = re.compile(r"^(yolov8|yolo11|yolo12|yolov10|yolo26)[nslmbx](-p2|-p6)?$")
@@ -82,9 +83,10 @@ def find_by_name(
             f"{weights}: was trained on {len(header.classes)} classes ({', '.join(header.classes[:4])}), not {nc}",
             hint="Give the data it was trained on, or train it on yours (`train:`).",
         )
+    timm = {"backbone_act": "relu"} if name == "ms-yolo" and is_timm(header.shapes) else {}
     settings: dict[str, Any] = {
         "architecture": name, "nc": nc or len(header.classes) or 80, "weights": str(weights or ""),
-        "options": {**header.options, **(options or {})}, "classes": list(header.classes),
+        "options": {**timm, **header.options, **(options or {})}, "classes": list(header.classes),
         "licence": header.licence,
     }  # fmt: skip
     if is_ours(name):

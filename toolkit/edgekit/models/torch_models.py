@@ -12,6 +12,7 @@ from edgekit.core.lazy import need
 from edgekit.core.records import Answers, Frames
 from edgekit.models.architectures import architecture, is_ours
 from edgekit.models.records import Declared, Source
+from edgekit.models.timm_weights import from_timm, is_timm
 
 _AGPL = "AGPL-3.0 (made with ultralytics)"
 
@@ -88,6 +89,9 @@ def fresh(architecture: Mapping[str, Any] | str, *, nc: int = 0, weights: str = 
     model = tasks.DetectionModel(given, nc=nc or None, verbose=False)
     if weights:
         tensors = need("safetensors.torch", extra="train").load_file(weights)
+        if is_timm(tensors):
+            # The backbone alone; neck and head stay as they were made.
+            tensors = {**model.state_dict(), **from_timm(tensors)}
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     return model
 

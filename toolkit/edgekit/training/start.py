@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from edgekit.core.watch import watcher
 from edgekit.models.records import Source
+from edgekit.models.timm_weights import from_timm, is_timm
 from edgekit.models.torch_models import architecture_of, fresh
 
 # Instructions with which a CPU computes in bfloat16; elsewhere it only emulates it.
@@ -27,6 +28,7 @@ def begin(source: Source, *, seed: int) -> tuple[Any, int]:
         return model, 0
     own = model.state_dict()
     given = load_file(source.settings["weights"])
+    given = from_timm(given) if is_timm(given) else given
     fits = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
     model.load_state_dict(fits, strict=False)
     if len(fits) < len(own):
