@@ -5,7 +5,7 @@
 
 Both write into the run's own JSON file. Accuracy is that of the float32 weights at 640 px on the 500
 validation images of the set; AP under 16 px counts objects whose area is below 16 x 16. Latency is
-that of `edgekit compile` for this machine in its standard mode.
+that of `edgekit compile` for this machine in its quick mode, accuracy of its variants on all 500 images.
 """
 
 from __future__ import annotations

@@ -25,6 +25,13 @@ def test_the_verdict_of_the_shipped_recipe_can_be_made_again():
     assert "map50" in run_script(ROOT / "scripts/evidence/uav_yolov8n.py", "--slice")
 
 
+def test_the_comparison_of_detectors_can_be_trained_and_judged_again():
+    said = run_script(ROOT / "scripts/evidence/detectors.py", "--slice")
+    assert said.count("'cls_loss'") == 2, said
+    assert "hierlight-yolo-n" in said
+    assert "ms-yolo" in said
+
+
 def test_the_bench_against_ultralytics_runs(tmp_path: Path):
     ran = run_edgekit("compile", "uav-yolov8n", "--device", "local", "--quick", "-o", tmp_path)
     assert ran.code == 0, ran.err
