@@ -21,6 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.digest import digest_value
 from edgekit.core.files import write_json
 from edgekit.core.watch import watched_by
 from edgekit.data.dataset import read_split
@@ -95,7 +96,8 @@ def train_one(key: tuple[str, str], seed: int, work: Path, *, short: bool = Fals
     if short:
         settings = replace(settings, limit=64, epochs=2)
     split = read_split(data_of(key[0], work, **({"train": 16, "val": 8} if short else {})), "train")
-    folder = work / f"{key[0]}-{key[1]}-s{seed}"
+    # Other settings are another run: checkpoints of the one must not end the other.
+    folder = work / f"{key[0]}-{key[1]}-s{seed}-{digest_value(asdict(settings))[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = fresh(architecture(name, nc=len(split.names), options=options))
@@ -129,6 +131,8 @@ def main() -> None:
     parser.add_argument("--only", help="one run, SET:ROW")
     parser.add_argument("--slice", action="store_true")
     args = parser.parse_args()
+    if not args.slice and args.work is None:
+        parser.error("--work is needed")
     with watched_by(Lines()):
         if args.slice:
             with tempfile.TemporaryDirectory() as folder:

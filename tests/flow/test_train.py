@@ -314,3 +314,46 @@ def test_a_recipe_without_a_train_part_or_with_a_trained_model_is_refused(tmp_pa
     )
     ran = run_edgekit("train", path)
     assert (ran.code, "trained already" in ran.err) == (2, True)
+
+
+MISFITS = {
+    "train:\n": "is empty",
+    "train: {mu_mode: ema}\n": "goes with `loss: slide`",
+    "train: {distill: 2}\n": "goes with `teacher`",
+    "train: {epochs: 1}\npreprocess: {color: bgr}\n": "letterboxed RGB",
+    "train: {epochs: 1}\nexport: {imgsz: 650}\n": "multiple of 32",
+}
+
+
+@pytest.mark.parametrize("part", MISFITS)
+def test_what_training_would_ignore_or_break_on_is_refused_before_it_begins(
+    part: str, tmp_path: Path, squares: Path
+):
+    path = tmp_path / "r.yaml"
+    path.write_text(f"schema: edgekit/recipe/v1\nmodel: {{name: ms-yolo}}\ndata: {{path: {squares}}}\n{part}")
+    ran = run_edgekit("train", path)
+    assert ran.code == 2, ran.err
+    assert MISFITS[part] in ran.err
+
+
+def test_broken_or_foreign_weights_are_refused_with_what_is_wrong(tmp_path: Path, squares: Path):
+    from safetensors.numpy import save_file
+
+    from edgekit.core.places import shipped
+
+    whole = (shipped("models") / "ms-yolo-thermal.safetensors").read_bytes()
+    cut, foreign = tmp_path / "cut.safetensors", tmp_path / "foreign.safetensors"
+    cut.write_bytes(whole[: len(whole) // 2])
+    save_file({"some.weight": np.zeros(3, np.float32)}, foreign)
+    for weights, words in (
+        (cut, "ends before"),
+        (foreign, "none of its 1 tensors"),
+        (tmp_path, "cannot be read"),
+    ):
+        path = tmp_path / "r.yaml"
+        path.write_text(
+            f"schema: edgekit/recipe/v1\nmodel: {{name: ms-yolo, weights: {weights}}}\n"
+            f"data: {{path: {squares}}}\ntrain: {{epochs: 1, imgsz: 64}}\n"
+        )
+        ran = run_edgekit("train", path, "--work-dir", tmp_path / "c")
+        assert (ran.code, words in ran.err) == (2, True), ran.err

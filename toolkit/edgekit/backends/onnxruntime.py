@@ -100,7 +100,7 @@ class OnnxRuntime:
             options.profile_file_prefix = profile
         try:
             return ort.InferenceSession(str(artifact.main), options, providers=[_PROVIDER])
-        except _engine_errors() as error:
+        except engine_errors() as error:
             raise RecipeError(
                 f"{artifact.main}: onnxruntime {ort.__version__} cannot read it: {_first_line(error)}",
                 hint="Check the file with: python -m onnx.checker",
@@ -122,7 +122,8 @@ class OnnxRuntime:
         return "" if have("onnxruntime") else "onnxruntime is not installed"
 
 
-def _engine_errors() -> tuple[type[Exception], ...]:
+def engine_errors() -> tuple[type[Exception], ...]:
+    """Return what onnxruntime raises for a model it cannot run."""
     state = need("onnxruntime.capi.onnxruntime_pybind11_state")
     names = (
         "Fail",

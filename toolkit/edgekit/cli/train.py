@@ -22,7 +22,7 @@ def command(recipe: str, output: str, as_json: bool, **options: Any) -> None:
     """Train the model of RECIPE as its `train:` part says; `edgekit compile` does the same on its way.
 
     A training that was stopped or killed goes on after its last whole epoch when the same command is
-    given again. The best epoch's weights are written as <name>.safetensors, the record of all epochs as
+    given again (without --no-cache). The best epoch's weights are written as <name>.safetensors, the record of all epochs as
     <name>.json.
 
     Example: edgekit train ms-yolo-mini -o trained

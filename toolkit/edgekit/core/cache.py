@@ -46,8 +46,8 @@ class StepCache:
         return final
 
     def entries(self) -> Iterator[tuple[str, Path, int]]:
-        """Give name, folder and size in bytes of every kept step."""
-        for folder in sorted((self.root / "steps").glob("*/*")):
+        """Give name, folder and size in bytes of every kept step, unfinished trainings included."""
+        for folder in sorted([*self.root.glob("steps/*/*"), *self.root.glob("training/*")]):
             if not folder.name.startswith("."):
                 size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
                 yield folder.parent.name, folder, size
@@ -55,7 +55,8 @@ class StepCache:
     def clear(self) -> int:
         """Remove every kept step and what interrupted ones left; return the bytes freed."""
         freed = sum(size for _, _, size in self.entries())
-        if (self.root / "steps").exists():
-            with resource_errors(self.root):
-                shutil.rmtree(self.root / "steps")
+        for kind in ("steps", "training"):
+            if (self.root / kind).exists():
+                with resource_errors(self.root):
+                    shutil.rmtree(self.root / kind)
         return freed

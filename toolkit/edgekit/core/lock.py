@@ -15,7 +15,9 @@ from edgekit.core.files import resource_errors
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(
+    folder: Path, *, hint: str = "Wait for it, or choose another output folder with -o."
+) -> Iterator[None]:
     """Hold the lock of `folder` (a file beside it); the kernel frees it if the process dies.
 
     Raises:
@@ -32,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
             file.seek(0)
             raise ResourceError(
                 f"{folder}: locked by another run ({_owner(file.read())})",
-                hint="Wait for it, or choose another output folder with -o.",
+                hint=hint,
             ) from None
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))

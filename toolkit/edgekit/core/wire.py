@@ -31,7 +31,7 @@ def artifact_from(data: dict[str, Any]) -> Artifact:
 
 
 def _answers(data: dict[str, Any]) -> Answers:
-    levels = tuple((int(s), int(h), int(w)) for s, h, w in data["levels"])
+    levels = tuple((int(s), int(h), int(w)) for s, h, w in data.get("levels", ()))
     return Answers(**{**data, "classes": tuple(data["classes"]), "levels": levels})
 
 

@@ -91,8 +91,10 @@ def _only_decoder(model: Any, cuts: set[str]) -> bool:
         if node.name in behind:
             continue
         behind.add(node.name)
-        if node.op_type == "Conv" and onnx_arrays[node.input[1]].dims[0] != 1:
-            return False
+        if node.op_type == "Conv":
+            weight = onnx_arrays.get(node.input[1])
+            if weight is None or weight.dims[0] != 1:
+                return False
         waiting += [r for o in node.output for r in reads[o]]
     return True
 

@@ -127,7 +127,7 @@ def train_recipe(
     checked = checked_recipe(recipe)
     if checked.recipe.train is None:
         raise RecipeError(f"{checked.path}: has no `train` part", hint="Add `train: {epochs: 100}`.")
-    ask = ask_for(checked, work_dir=work_dir, no_cache=no_cache)
+    ask = ask_for(checked, output=output, work_dir=work_dir, no_cache=no_cache)
     refuse_early(ask)
     done = trained(ask)
     folder = Path(output)

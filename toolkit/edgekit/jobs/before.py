@@ -17,7 +17,7 @@ from edgekit.forms.read import read_form
 from edgekit.jobs.ask import Ask, refuse_foreign
 from edgekit.jobs.data import data_file
 from edgekit.jobs.model import find_model
-from edgekit.jobs.train import need_train, start
+from edgekit.jobs.train import need_train, start, teacher_of
 
 _FREE_MB = 300
 
@@ -62,6 +62,12 @@ def _model(ask: Ask) -> None:
     if ask.checked.recipe.train:
         need_train()
         start(ask, ask.checked.recipe.model.nc)
+        teacher_of(ask, ())
+        if ask.side % 32:
+            raise RecipeError(
+                f"export.imgsz: {ask.side} is no multiple of 32, the stride of detectors",
+                hint=f"Take {round(ask.side / 32) * 32}.",
+            )
         return
     source = find_model(ask)
     if source.kind != "onnx":

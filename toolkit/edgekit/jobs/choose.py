@@ -14,7 +14,7 @@ from edgekit.export.torch_onnx import TOLERANCE
 from edgekit.jobs.accuracy import accuracy_of
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data, timing_frames
-from edgekit.jobs.trial import Trial, held, latency, outputs_error, ratio, share_as_planned
+from edgekit.jobs.trial import DeadError, Trial, held, latency, outputs_error, ratio, share_as_planned
 from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered, wanted_for
 from edgekit.measure.modes import MODES
 from edgekit.measure.percentiles import median
@@ -57,6 +57,7 @@ class _Found:
     trial: Trial | None = None
     note: str = ""
     predicted: Predicted | None = None
+    dead: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,11 @@ def _judge(field_: _Field, name: str) -> None:
     """Find parity and, with labels, the accuracy of one variant."""
     one = field_.found[name]
     reference = field_.reference(one.lowered)
-    one.parity = _parity(field_, one.lowered)
+    try:
+        one.parity = _parity(field_, one.lowered)
+    except DeadError as error:
+        one.dead, one.note = True, error.message
+        return
     if field_.data and field_.detector:
         _compare(field_, one, one.lowered, reference, simulated=False)
     one.note = ""
@@ -184,18 +189,20 @@ def _keeps_accuracy(field_: _Field, names: Sequence[str]) -> str:
     judged = []
     for name in names:
         one = field_.found[name]
-        if limit is None or not field_.data or not field_.detector:
-            if one.parity is None:
-                _judge(field_, name)
-            return name
-        if one.accuracy is None:
+        if one.parity is None and not one.dead:
             _judge(field_, name)
+        if one.dead:
+            continue
+        if limit is None or not field_.data or not field_.detector:
+            return name
         assert one.accuracy
         assert one.accuracy.drop is not None
         if one.accuracy.drop <= limit:
             return name
         one.note = f"loses {one.accuracy.drop:.4f}, {limit:g} is allowed"
         judged.append((one.accuracy.drop, name))
+    if not judged:
+        raise ContractError(field_.found[names[0]].note, hint="Set export.decode: host.")
     return min(judged)[1]
 
 

@@ -108,8 +108,8 @@ def load_model(
         # A function's code and weights may lie anywhere: it is called anew each time, and what
         # follows is keyed by the graph it gave.
         "once": uuid.uuid4().hex if source.kind == "function" else "",
-        "samples": [digest_file(s.path) for s in few] if source.kind != "onnx" else [],
-        "tools": versions.versions("onnx", "onnxslim", "torch", "ultralytics"),
+        "samples": [digest_file(s.path) for s in few],
+        "tools": versions.versions("onnx", "onnxslim", "onnxruntime", "torch", "ultralytics"),
     }  # fmt: skip
 
     def make(folder: Path) -> None:

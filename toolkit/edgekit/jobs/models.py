@@ -10,7 +10,7 @@ from edgekit.graph.cost import cost_of
 from edgekit.graph.half import restore_half
 from edgekit.graph.onnx_file import inputs_of, read_onnx
 from edgekit.graph.static import fix_shapes
-from edgekit.models.architectures import architectures, own_options
+from edgekit.models.architectures import architectures, is_ours, own_options
 from edgekit.models.find import families, find_by_name, find_by_path, shipped_models
 from edgekit.models.records import Source
 from edgekit.models.weights import read_header
@@ -24,7 +24,7 @@ def listed() -> list[dict[str, str]]:
     return ours + [
         {
             "name": n,
-            "what": "light detector" + _options(n) if n in architectures() else "ultralytics' architecture",
+            "what": ("light detector" if n in architectures() else "ultralytics' architecture") + _options(n),
             "needs": "edgekit[train]",
         }
         for n in families()
@@ -37,6 +37,8 @@ def _trained(path: Path) -> str:
 
 
 def _options(name: str) -> str:
+    if not is_ours(name):
+        return ""
     return f" (options: {', '.join(own_options(name))})"
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgekit.core import versions
 from edgekit.core.digest import digest_value
-from edgekit.core.errors import MissingError, RecipeError
+from edgekit.core.errors import MissingError, RecipeError, ResourceError
 from edgekit.core.files import resource_errors, write_bytes, write_json
 from edgekit.core.lazy import have, need
 from edgekit.core.lock import locked
@@ -28,6 +28,9 @@ WEIGHTS, RECORD = "weights.safetensors", "train.json"
 _LICENCE = "AGPL-3.0 (trained with ultralytics)"
 # Scenes drawn for a training on a generated set where `train.limit` does not say less.
 _SCENES, _TILES_A_SCENE = 2000, 4
+# Whose code decides what a training learns and which epoch is the best.
+_ROOMS = ("training", "models", "data", "frames", "metrics", "answers")
+_END_TO_END = ("yolov10", "yolo26")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +62,15 @@ def trained(ask: Ask) -> Trained:
     watcher().phase("training data")
     train, val = _splits(ask, settings)
     source = start(ask, len(train.names))
-    teacher = _teacher(ask, settings, len(train.names))
+    teacher = teacher_of(ask, train.names)
     inputs = {
-        "source": {**vars(source), "path": ""}, "settings": settings, "names": list(train.names),
+        # Where a file lies and how many threads worked changes nothing that is learned.
+        "source": {**vars(source), "path": "", "settings": {**source.settings, "weights": ""}},
+        "settings": replace(settings, threads=0, teacher_weights=""), "names": list(train.names),
         "images": digests(train.samples), "labels": _labels(train),
         "judged": [digests(val.samples), _labels(val), _side(ask, settings), recipe.data.metric],
-        "teacher": teacher.sha256 if teacher else "", "code": versions.code("training", "models"),
+        "teacher": teacher.sha256 if teacher else "", "code": versions.code(*_ROOMS),
+        "tools": versions.versions("torch", "ultralytics"),
     }  # fmt: skip
     work = ask.cache.root / "training" / digest_value(inputs)[:32]
     made = False
@@ -73,15 +79,16 @@ def trained(ask: Ask) -> Trained:
         nonlocal made
         made = True
         watcher().phase("training")
-        with resource_errors(work), locked(work):
+        with resource_errors(work), locked(work, hint="Wait for it, or train elsewhere with --work-dir."):
             if not ask.cache.reuse:
                 shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True, exist_ok=True)
             _train(ask, settings, source, teacher, (train, val), work, folder)
 
     folder = ask.cache.step("train", inputs, make)
-    # The checkpoints of a finished training are of no more use.
-    shutil.rmtree(work, ignore_errors=True)
+    if made:
+        # The checkpoints of a finished training are of no more use.
+        shutil.rmtree(work, ignore_errors=True)
     record = json.loads((folder / RECORD).read_text())
     return Trained(weights=folder / WEIGHTS, record=record, fresh=made)
 
@@ -111,11 +118,12 @@ def start(ask: Ask, classes: int) -> Source:
             f"{ask.checked.path}: model.nc is {part.nc}, the data has {classes} classes", hint="Leave nc out."
         )
     weights = ask.checked.beside(part.weights) if part.weights else None
-    source = (
-        find_by_name(part.name, options=part.options)
-        if not weights
-        else find_by_name(part.name, weights=weights, options=part.options)
-    )
+    source = find_by_name(part.name, weights=weights, options=part.options)
+    if part.name.startswith(_END_TO_END):
+        raise RecipeError(
+            f"{ask.checked.path}: model.name: {part.name} is an end-to-end detector, which edgekit does not train",
+            hint="Train it with ultralytics' own trainer and give the .pt.",
+        )
     if source.kind == "onnx":
         raise RecipeError(
             f"{ask.checked.path}: model.name: {part.name} is trained already",
@@ -128,17 +136,35 @@ def _shipped_hint(name: str) -> str:
     return f"`edgekit models show {name}` says what it is."
 
 
-def _teacher(ask: Ask, settings: TrainPart, classes: int) -> Source | None:
-    if not settings.teacher:
+def teacher_of(ask: Ask, names: Sequence[str]) -> Source | None:
+    """Return the larger detector to learn from, None where the recipe names none.
+
+    Args:
+        ask: The training.
+        names: Of the data's classes; empty where the data has not been read yet.
+
+    Raises:
+        RecipeError: It is missing, or was trained on other classes.
+    """
+    settings = ask.checked.recipe.train
+    if settings is None or not settings.teacher:
         return None
-    weights = ask.checked.beside(settings.teacher_weights)
-    return find_by_name(settings.teacher, weights=weights, nc=classes)
+    found = find_by_name(
+        settings.teacher, weights=ask.checked.beside(settings.teacher_weights), nc=len(names)
+    )
+    known = tuple(found.settings.get("classes", ()))
+    if names and known and known != tuple(names):
+        raise RecipeError(
+            f"train.teacher: its classes ({', '.join(known[:4])}, …) are not the data's ({', '.join(names[:4])}, …)",
+            hint="Take a teacher that was trained on the same classes in the same order.",
+        )
+    return found
 
 
 def _splits(ask: Ask, settings: TrainPart) -> tuple[Split, Split]:
     """Return training images and those the epochs are judged on."""
     part, file = ask.checked.recipe.data, data_file(ask)
-    path = drawn(ask.cache, file, quick=ask.quick, train=_scenes(settings)) if isinstance(file, str) else file
+    path = drawn(ask.cache, file, quick=False, train=_scenes(settings)) if isinstance(file, str) else file
     images = str(ask.checked.beside(part.images)) if part.images else ""
     train = read_split(path, part.training, images=images)
     val = read_split(path, part.validation, images=images)
@@ -154,8 +180,8 @@ def _scenes(settings: TrainPart) -> int:
 
 
 def _side(ask: Ask, settings: TrainPart) -> int:
-    """Return the side at which epochs are judged: the one the model will run at."""
-    return ask.side or settings.imgsz
+    """Return the side at which epochs are judged: the recipe's own, so that --imgsz trains nothing anew."""
+    return ask.checked.recipe.export.imgsz or settings.imgsz
 
 
 def _labels(split: Split) -> str:
@@ -168,6 +194,7 @@ def _train(
 ) -> None:  # fmt: skip
     """Run the loop and write weights and record into `out`."""
     from edgekit.machine.probe import passport
+    from edgekit.models.torch_models import build
     from edgekit.training.batches import Batches
     from edgekit.training.evaluate import scores_of
     from edgekit.training.loop import Run
@@ -185,9 +212,9 @@ def _train(
     bf16 = in_bf16(settings.precision, ask.passport.get("isa", []))
     run = Run(
         model=model, batches=batches, settings=settings, work=work, bf16=bf16,
-        judge=judge if val.samples else None, teacher=begin(teacher, seed=0)[0] if teacher else None,
+        judge=judge if val.samples else None, teacher=build(teacher).module if teacher else None,
     )  # fmt: skip
-    weights = run.train()
+    weights = _within_memory(run)
     facts = passport()
     record = {
         "architecture": source.what, "options": source.settings["options"], "classes": list(train.names),
@@ -200,6 +227,20 @@ def _train(
     }  # fmt: skip
     write_json(out / RECORD, record)
     write_bytes(out / WEIGHTS, packed(weights, record))
+
+
+def _within_memory(run: Any) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = run.train()
+    except RuntimeError as error:
+        words = str(error).lower()
+        if "out of memory" not in words and "can't allocate" not in words:
+            raise
+        raise ResourceError(
+            f"train: not enough memory for batches of {run.settings.batch} at {run.settings.imgsz} px",
+            hint="Lower train.batch or train.imgsz.",
+        ) from error
+    return found
 
 
 def packed(weights: Mapping[str, Any], record: Mapping[str, Any]) -> bytes:

@@ -30,6 +30,10 @@ _BLOCK, _BLOCKS = 16, 50
 _LOOSE = ("kernel",)
 
 
+class DeadError(ContractError):
+    """A detector's scores are gone: a variant that must not be chosen."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """Measured latencies of one variant, by span, with the facts of its start.
@@ -167,7 +171,7 @@ def outputs_error(ask: Ask, reference: Lowered, other: Lowered, files: Sequence[
     Relative to the largest value of each output; kept in the cache.
 
     Raises:
-        ContractError: A detector's scores are gone.
+        DeadError: A detector's scores are gone.
     """
     inputs = {
         "pair": [reference.digest, other.digest], "files": [digest_file(f) for f in files[:8]],
@@ -184,7 +188,7 @@ def outputs_error(ask: Ask, reference: Lowered, other: Lowered, files: Sequence[
                 rows.append([session.infer(g) for g in given])
         worst = max(largest_error(a, b) for a, b in zip(*rows, strict=True))
         if any(scores_died(a, b, other.artifact.contract.answers) for a, b in zip(*rows, strict=True)):
-            raise ContractError(
+            raise DeadError(
                 f"{other.wanted.plain}: its scores are all zero where {reference.wanted.plain} finds something",
                 hint="Keep the decoder in float: export.decode: host, or leave its layers out of quantize-int8.",
             )

@@ -26,7 +26,7 @@ def largest_error(reference: Outputs, other: Outputs) -> float:
 
 
 def scores_died(reference: Outputs, other: Outputs, answers: Answers) -> bool:
-    """Return whether a detector's scores are gone where the reference has some.
+    """Return whether a detector's scores are gone where the reference finds something.
 
     One scale for boxes up to 640 and scores up to 1 rounds every score to zero; so the best score has to be
     above 0, and of logits one has to stand out, wherever that is so in float.
@@ -36,7 +36,7 @@ def scores_died(reference: Outputs, other: Outputs, answers: Answers) -> bool:
         return False
     if answers.layout == "yolov8-logits":
         return bool(np.ptp(one) > 0) and not np.ptp(two) > 0
-    return bool(one.max() > 0) and not two.max() > 0
+    return bool(one.max() > answers.score) and not two.max() > 0
 
 
 def _score_rows(outputs: Outputs, answers: Answers) -> NDArray[np.float64] | None:

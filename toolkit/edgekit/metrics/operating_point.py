@@ -70,4 +70,6 @@ def _curve(judged: Any, label: int, images: int) -> tuple[NDArray[np.float64], N
     first = np.searchsorted(scores, _GRID, side="left")
     right = np.concatenate([np.cumsum(hits[::-1])[::-1], [0]])[first]
     shown = len(scores) - first
-    return np.where(shown > 0, right / np.maximum(shown, 1), 1.0), right / wanted
+    # Above its best score a class has shown nothing wrong; one that is never found has shown nothing right.
+    empty = 1.0 if len(scores) else 0.0
+    return np.where(shown > 0, right / np.maximum(shown, 1), empty), right / wanted

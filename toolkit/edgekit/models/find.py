@@ -88,6 +88,8 @@ def find_by_name(
         "architecture": name, "nc": nc or len(header.classes) or 80, "weights": str(weights or ""),
         "options": {**timm, **header.options, **(options or {})}, "classes": list(header.classes),
         "licence": header.licence,
+        # A changed architecture file is another model.
+        "file": digest_file(architectures()[name][0]) if name in architectures() else "",
     }  # fmt: skip
     if is_ours(name):
         refuse_options(name, settings["options"])

@@ -49,7 +49,11 @@ def _ultralytics(source: Source) -> Loaded:
         if source.settings.get("architecture"):
             nc = int(source.settings["nc"])
             model = fresh(architecture_of(source), nc=nc, weights=source.settings["weights"])
-            task = str(ultralytics.YOLO(name).task) if "-" in name and not is_ours(name) else "detect"
+            task = (
+                str(ultralytics.YOLO(architecture_of(source)).task)
+                if "-" in name and not is_ours(name)
+                else "detect"
+            )
             given = source.settings.get("classes") or [str(k) for k in range(nc)]
             names = dict(enumerate(given))
         else:

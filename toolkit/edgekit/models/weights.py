@@ -57,6 +57,10 @@ def read_header(path: Path) -> Header:
         )  # fmt: skip
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such weights", hint="Check model.weights.") from None
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: cannot be read ({error.strerror})", hint="Check model.weights."
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecipeError(
             f"{path}: is no safetensors file ({error})", hint="Check model.weights, or copy the file again."
@@ -69,4 +73,7 @@ def _header(path: Path) -> dict[str, Any]:
         if length > min(_LONGEST_HEADER, path.stat().st_size):
             raise ValueError("its header is longer than the file")
         found: dict[str, Any] = json.loads(file.read(length))
-        return found
+    ends = [int(v["data_offsets"][1]) for k, v in found.items() if k != "__metadata__"]
+    if 8 + length + max(ends, default=0) > path.stat().st_size:
+        raise ValueError("it ends before its tensors do")
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -236,6 +236,8 @@ def _numbers(form: Form) -> None:
 
 def _train(form: Form) -> None:
     given = form.value.get("train")
+    if given is None and "train" in form.value:
+        form.fault(("train",), "is empty. Write `train: {epochs: 100}`, or leave it out to train nothing")
     part = _sound(form, "train", TrainPart) if isinstance(given, dict) else None
     if part is None:
         return
@@ -245,13 +247,31 @@ def _train(form: Form) -> None:
             form.fault(("train", key), f"should be {low:g} to {high:g}, found {value:g}")
     if part.imgsz % 32:
         form.fault(("train", "imgsz"), f"should be a multiple of 32, found {part.imgsz}")
-    if part.teacher_weights and not part.teacher:
-        form.fault(("train", "teacher_weights"), "goes with `teacher` alone")
+    _train_words(form, part)
+    _train_needs(form)
+
+
+def _train_words(form: Form, part: TrainPart) -> None:
+    """Note settings that would have no effect."""
+    given = set(form.value["train"])
+    for key in sorted({"mu_mode", "mu_fixed"} & given) if part.loss != "slide" else ():
+        form.fault(("train", key), "goes with `loss: slide` alone")
+    for key in sorted({"distill", "teacher_weights"} & given) if not part.teacher else ():
+        form.fault(("train", key), "goes with `teacher` alone")
     if part.teacher and not part.teacher_weights:
         form.fault(("train", "teacher"), "needs `teacher_weights`: an untrained teacher has nothing to say")
+
+
+def _train_needs(form: Form) -> None:
+    """Note what the rest of the recipe must say for a training."""
+    frames = _sound(form, "preprocess", PreprocessPart) if form.value.get("preprocess") else None
+    if frames and replace(frames, scale=_fraction(frames.scale) or 0.0) != PreprocessPart(scale=1 / 255):
+        form.fault(("preprocess",), "training knows letterboxed RGB frames in 0 to 1 alone. Leave it out")
     data, model = _sound(form, "data", DataPart), _sound(form, "model", ModelPart)
     if data and not data.path:
         form.fault(("train",), "needs `data.path`")
+    if data and data.path and data.training == data.validation:
+        form.fault(("data", "training"), "is the validation split; train on training images")
     if model and not model.name:
         form.fault(("train",), "needs `model.name`: only models of the catalogue are trained")
 

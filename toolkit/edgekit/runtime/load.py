@@ -20,7 +20,7 @@ from edgekit.machine.probe import passport
 
 
 class Model:
-    """An open model; a context manager.
+    """An open model; a context manager. It has one set of outputs: let one thread at a time call it.
 
     Attributes:
         contract: What it takes and gives, with the declared pre- and post-processing.

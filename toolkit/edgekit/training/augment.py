@@ -44,7 +44,7 @@ def cut(
     inside = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
     sides, whole = inside[:, 2:] - inside[:, :2], boxes[:, 2:] - boxes[:, :2]
     area, before = sides.prod(1), np.maximum(whole.prod(1), 1e-6)
-    return inside, (area >= least * before) & (sides.min(1, initial=np.inf) >= min(_SMALLEST, 1e9))
+    return inside, (area >= least * before) & (sides.min(1, initial=np.inf) >= _SMALLEST)
 
 
 def joined(four: list[Picture], side: int, rng: np.random.Generator) -> Picture:

@@ -19,6 +19,8 @@ def check_teacher(student: Any, teacher: Any) -> None:
         RecipeError: Strides, classes or distributions differ.
     """
     own, other = student.model[-1], teacher.model[-1]
+    if hasattr(other, "one2one_cv2"):
+        raise RecipeError("train.teacher: is an end-to-end detector", hint="Take one that needs NMS.")
     for what, a, b in (
         ("strides", own.stride.tolist(), other.stride.tolist()),
         ("classes", own.nc, other.nc),

@@ -34,7 +34,7 @@ class TrainPart:
         close_mosaic: Last epochs without mosaic.
         zoom: Images are scaled by 1 - zoom to 1 + zoom.
         shift: Images are moved by up to this share of their side.
-        hue: Largest change of hue, as a share of the circle.
+        hue: Hue is multiplied by 1 - hue to 1 + hue.
         saturation: Largest change of saturation, as a share.
         value: Largest change of brightness, as a share.
         fliplr: Share of images mirrored left to right.

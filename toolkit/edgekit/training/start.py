@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from edgekit.core.errors import RecipeError
 from edgekit.core.watch import watcher
 from edgekit.models.records import Source
 from edgekit.models.timm_weights import from_timm, is_timm
@@ -21,6 +22,9 @@ def begin(source: Source, *, seed: int) -> tuple[Any, int]:
     """Return a detection model to train, and how many tensors it took from the source's weights.
 
     Weights of other shapes, such as a head for other classes, stay as `seed` made them.
+
+    Raises:
+        RecipeError: Not one tensor of the weights fits.
     """
     torch.manual_seed(seed)
     model = fresh(architecture_of(source), nc=int(source.settings["nc"]))
@@ -30,6 +34,11 @@ def begin(source: Source, *, seed: int) -> tuple[Any, int]:
     given = load_file(source.settings["weights"])
     given = from_timm(given) if is_timm(given) else given
     fits = {k: v.to(own[k].dtype) for k, v in given.items() if k in own and own[k].shape == v.shape}
+    if not fits:
+        raise RecipeError(
+            f"{source.settings['weights']}: none of its {len(given)} tensors fits {source.what}",
+            hint="Give weights of this model, or leave model.weights out to train from scratch.",
+        )
     model.load_state_dict(fits, strict=False)
     if len(fits) < len(own):
         watcher().note(
