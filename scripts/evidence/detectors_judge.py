@@ -5,7 +5,7 @@
 
 Both write into the run's own JSON file. Accuracy is that of the float32 weights at 640 px on the 500
 validation images of the set; AP under 16 px counts objects whose area is below 16 x 16. Latency is
-that of `edgekit compile` for this machine in its quick mode, accuracy of its variants on all 500 images.
+that of `edgekit compile` for this machine in its quick mode, accuracy of its variants on the first `--limit` images.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def accuracy(run: dict[str, Any], work: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def latency(run: dict[str, Any], work: Path) -> dict[str, Any]:
+def latency(run: dict[str, Any], work: Path, limit: int) -> dict[str, Any]:
     """Return what a standard compile of a run's weights for this machine found."""
     from safetensors.torch import load_file
 
@@ -71,7 +71,7 @@ def latency(run: dict[str, Any], work: Path) -> dict[str, Any]:
         recipe.write_text(
             f"""schema: edgekit/recipe/v1
 model: {{name: {run["model"]}, weights: {weights.resolve()}}}
-data: {{path: {data_of(run["set"], work).resolve()}, samples: 256}}
+data: {{path: {data_of(run["set"], work).resolve()}, samples: 256, limit: {limit}}}
 passes:
   - simplify
   - quantize-int8: {{max_drop: 0.01}}
@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=KEPT)
     parser.add_argument("--only", help="part of the file's name")
     parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--limit", type=int, default=500, help="validation images of a compile's accuracy")
     args = parser.parse_args()
     for path in sorted(args.out.glob("*.json")):
         run = json.loads(path.read_text())
@@ -112,7 +113,14 @@ def main() -> None:
         print(path.stem, flush=True)
         write_json(
             path,
-            {**run, **({"compiled": latency(run, args.work)} if args.latency else accuracy(run, args.work))},
+            {
+                **run,
+                **(
+                    {"compiled": latency(run, args.work, args.limit)}
+                    if args.latency
+                    else accuracy(run, args.work)
+                ),
+            },
         )
 
 
