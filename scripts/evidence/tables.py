@@ -119,8 +119,9 @@ def compiled_words(group: list[dict[str, Any]]) -> str:
     """Return the latency of the best compiled variant of a row's first seed that was compiled."""
     for run in group:
         if "compiled" in run:
-            tails = run["compiled"]["latency"][0]["percentiles"]
-            return f"{tails[0]['ms']:.1f} ms ({run['compiled']['variant'].replace('openvino-', '')})"
+            middle = next(p for p in run["compiled"]["latency"][0]["percentiles"] if p["share"] == 0.5)
+            label = run["compiled"]["latency"][0]["label"]
+            return f"{middle['plain_ms']:.1f} ms, {label} ({run['compiled']['variant']})"
     return "not measured"
 
 

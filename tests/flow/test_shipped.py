@@ -48,10 +48,9 @@ def test_for_another_device_latency_is_not_measured_and_accuracy_is_where_the_en
     assert found["measured_on"] == {}
 
 
-@pytest.mark.parametrize("device", ["jetson-orin", "x86-cpu"])
-def test_int8_for_every_kind_of_device_keeps_the_decoder_out_of_the_network(device: str, tmp_path: Path):
+def test_int8_for_a_board_with_tensorrt_keeps_the_decoder_out_of_the_network(tmp_path: Path):
     ran = run_edgekit(
-        "compile", "ms-yolo-mini", "--device", device, "--precision", "int8", "--quick", "-o", tmp_path, "--json",
+        "compile", "ms-yolo-mini", "--device", "jetson-orin", "--precision", "int8", "--quick", "-o", tmp_path, "--json",
         timeout=900,
     )  # fmt: skip
     assert ran.code in {0, 3}, ran.err
