@@ -102,7 +102,7 @@ def runs(data: str) -> dict[str, list[dict[str, Any]]]:
 _ROWS = {
     "uav-mini": {"yolov8n": "YOLOv8n", "yolov8n-p2": "YOLOv8n-p2", "hierlight-yolo-n": "HierLight-YOLO-N"},
     "thermal-mini": {
-        "yolov8n-light": "YOLOv8n, light head", "yolov8n-light-slide": "the same, SlideLoss",
+        "yolov8n-light": "YOLOv8n, light head", "yolov8n-light-slide": "YOLOv8n, light head, SlideLoss",
         "mobilenetv4": "MobileNetV4 backbone", "ms-yolo": "MS-YOLO: both",
     },
 }  # fmt: skip
@@ -239,7 +239,6 @@ TABLES = {
     "thermal": (("README.md",), thermal),
     "int8-hierlight": (("models/hierlight-yolo-n-uav.md",), lambda: int8("uav-mini", "hierlight-yolo-n")),
     "int8-ms-yolo": (("models/ms-yolo-thermal.md",), lambda: int8("thermal-mini", "ms-yolo")),
-    "levels": (("models/hierlight-yolo-n-uav.md",), levels),
     "predictor": (("README.md", "docs/measuring.md"), predictor),
 }
 
