@@ -5,7 +5,8 @@
 
 Both write into the run's own JSON file. Accuracy is that of the float32 weights at 640 px on the 500
 validation images of the set; AP under 16 px counts objects whose area is below 16 x 16. Latency is
-that of `edgekit compile` for this machine in its quick mode, accuracy of its variants on the first `--limit` images.
+that of `edgekit compile` for this machine in its standard mode, accuracy of its variants
+on the first `--limit` images.
 """
 
 from __future__ import annotations
@@ -29,25 +30,26 @@ def accuracy(run: dict[str, Any], work: Path) -> dict[str, Any]:
     """Return counts and scores of a run's weights."""
     from safetensors.torch import load_file
 
-    from edgekit.jobs.models import counted_source
+    from edgekit.jobs.accuracy import truths_of
     from edgekit.metrics.coco_map import score
     from edgekit.metrics.operating_point import operating_point
     from edgekit.models.architectures import architecture
     from edgekit.models.find import find_by_name
-    from edgekit.models.torch_models import fresh
+    from edgekit.models.torch_models import counts, fresh
     from edgekit.training.evaluate import found_by
 
     split = read_split(data_of(run["set"], work), "val")
     model = fresh(architecture(run["model"], nc=len(split.names), options=run["options"]))
     model.load_state_dict(load_file(work / run["weights"] / "best.safetensors"))
-    truths, found = found_by(model.eval().fuse(verbose=False), split.samples, split.names, side=SIDE)
+    truths = truths_of(split.samples)
+    found = found_by(model.eval().fuse(verbose=False), split.samples, side=SIDE)
     scores, tiny = (
         score(truths, found, split.names, bands=BANDS),
         score(truths, found, split.names, bands=(16.0,)),
     )
     source = find_by_name(run["model"], nc=len(split.names), options=run["options"])
     return {
-        "counts": counted_source(source, imgsz=SIDE),
+        "counts": counts(source, imgsz=SIDE),
         "scores": {**plain(scores), "under_16": tiny.by_size["under 16"]},
         "point": plain(operating_point(truths, found, split.names)), "scored_at": commit(),
     }  # fmt: skip
@@ -111,17 +113,10 @@ def main() -> None:
         if key in run or (args.only or "") not in path.stem:
             continue
         print(path.stem, flush=True)
-        write_json(
-            path,
-            {
-                **run,
-                **(
-                    {"compiled": latency(run, args.work, args.limit)}
-                    if args.latency
-                    else accuracy(run, args.work)
-                ),
-            },
+        added = (
+            {"compiled": latency(run, args.work, args.limit)} if args.latency else accuracy(run, args.work)
         )
+        write_json(path, {**run, **added})
 
 
 if __name__ == "__main__":

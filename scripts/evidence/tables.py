@@ -138,7 +138,7 @@ def footer(data: str, groups: dict[str, list[dict[str, Any]]]) -> list[str]:
         f"Seeds: {seeds}; one seed has no spread.",
     ]
     if missing:
-        lines.append(f"Not trained yet: {', '.join(missing)}.")
+        lines.append(f"Not trained yet: {'; '.join(missing)}.")
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     lines.append(f"Measured {when} on {machine(first)} by `scripts/evidence/detectors.py`.")
     return lines

@@ -43,8 +43,8 @@ model = fresh(architecture("ms-yolo", nc=2))
 batches = Batches(read_split(Path(sys.argv[1]), "train").samples, settings)
 
 class Told(Batches):
-    def epoch(self, number, first=0):
-        for place, batch in enumerate(super().epoch(number, first)):
+    def epoch(self, number):
+        for place, batch in enumerate(super().epoch(number)):
             print("at", number, place, flush=True)
             if f"{number} {place}" == sys.argv[3]:
                 time.sleep(600)
@@ -134,7 +134,8 @@ def test_train_writes_weights_with_their_record_and_compile_takes_the_same_ones(
     found = json.loads(ran.out)
     assert found["fresh"]
     assert [e["epoch"] for e in found["history"]] == [1, 2]
-    assert found["best_epoch"] in {1, 2}
+    kept = max(found["history"], key=lambda e: (e["metric"], e["epoch"]))
+    assert (found["best_epoch"], found["best"]) == (kept["epoch"], kept["metric"])
     assert found["settings"]["loss"] == "slide"
     with safe_open(str(tmp_path / "w" / "squares.safetensors"), "np") as file:
         words = file.metadata()
@@ -151,7 +152,9 @@ def test_train_writes_weights_with_their_record_and_compile_takes_the_same_ones(
     assert "epoch 1" not in made.err, "the finished training is taken from the cache"
     with edgekit.load(report["bundle"]) as model:
         assert model.contract.answers.layout == "yolov8-logits"
-        assert len(model(cv2.imread(str(next((squares.parent / "images/val").glob("*.png")))))) >= 0
+        answer = model(cv2.imread(str(next((squares.parent / "images/val").glob("*.png")))))
+    assert answer.boxes.shape == (len(answer), 4)
+    assert answer.names == ("white", "red")
 
 
 @pytest.mark.slow
@@ -169,7 +172,7 @@ def test_a_student_learns_from_a_teacher_and_weights_are_a_start(tmp_path: Path,
     ran = run_edgekit("train", path, "-o", tmp_path / "w", "--json", "--work-dir", tmp_path / "c")
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
-    assert found["history"][0]["distill_loss"] >= 0
+    assert found["history"][0]["distill_loss"] > 0
     assert found["taken_from_weights"] > 300
     assert found["best"] is None
 

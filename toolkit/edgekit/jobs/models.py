@@ -12,7 +12,6 @@ from edgekit.graph.onnx_file import inputs_of, read_onnx
 from edgekit.graph.static import fix_shapes
 from edgekit.models.architectures import architectures, is_ours, own_options
 from edgekit.models.find import families, find_by_name, find_by_path, shipped_models
-from edgekit.models.records import Source
 from edgekit.models.weights import read_header
 
 _HOW = "GFLOPs are 2 x multiply-adds of convolutions and matrix products; parameters are elements of weights"
@@ -63,7 +62,10 @@ def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
             "name": name, "imgsz": imgsz if free else inputs_of(graph)[0].shape[-1], "params_fused": cost.params, "gflops_fused": round(cost.gflops, 3),
             "counted": f"{_HOW}; an ONNX graph is counted as it is, normally fused",
         }  # fmt: skip
-    found = counted_source(source, imgsz=imgsz)
+    # torch takes a second to load; an ONNX file never needs it.
+    from edgekit.models.torch_models import counts
+
+    found = counts(source, imgsz=imgsz)
     return {
         "name": name,
         "imgsz": imgsz,
@@ -72,14 +74,3 @@ def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
         **found,
         "counted": f"{_HOW}, by ultralytics' own counter (thop)",
     }
-
-
-def counted_source(source: Source, *, imgsz: int) -> dict[str, float]:
-    """Return parameters and GFLOPs of an architecture, unfused and fused.
-
-    Raises:
-        MissingError: torch or ultralytics is not installed.
-    """
-    from edgekit.models.torch_models import counts
-
-    return counts(source, imgsz=imgsz)

@@ -18,8 +18,10 @@ from edgekit.core.lock import locked
 from edgekit.core.watch import watcher
 from edgekit.data.dataset import read_split
 from edgekit.data.sample import Split
+from edgekit.jobs.accuracy import truths_of
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import data_file, digests, drawn
+from edgekit.metrics.coco_map import score
 from edgekit.models.find import find_by_name
 from edgekit.models.records import Source
 from edgekit.training.settings import TrainPart
@@ -127,13 +129,9 @@ def start(ask: Ask, classes: int) -> Source:
     if source.kind == "onnx":
         raise RecipeError(
             f"{ask.checked.path}: model.name: {part.name} is trained already",
-            hint=f"Name its architecture, and its weights to start from. {_shipped_hint(part.name)}",
+            hint=f"Name its architecture (`edgekit models show {part.name}`), and its weights to start from.",
         )
     return replace(source, settings={**source.settings, "nc": classes, "classes": []})
-
-
-def _shipped_hint(name: str) -> str:
-    return f"`edgekit models show {name}` says what it is."
 
 
 def teacher_of(ask: Ask, names: Sequence[str]) -> Source | None:
@@ -193,19 +191,17 @@ def _train(
     work: Path, out: Path,
 ) -> None:  # fmt: skip
     """Run the loop and write weights and record into `out`."""
-    from edgekit.machine.probe import passport
     from edgekit.models.torch_models import build
     from edgekit.training.batches import Batches
-    from edgekit.training.evaluate import scores_of
+    from edgekit.training.evaluate import found_by
     from edgekit.training.loop import Run
     from edgekit.training.start import begin, in_bf16
 
     train, val = splits
-    metric, bands = ask.checked.recipe.data.metric, ask.checked.recipe.data.bands
-    side = _side(ask, settings)
+    metric, side, truths = ask.checked.recipe.data.metric, _side(ask, settings), truths_of(val.samples)
 
     def judge(model: Any) -> float:
-        return scores_of(model, val.samples, val.names, side=side, bands=bands).value(metric)
+        return score(truths, found_by(model, val.samples, side=side), val.names).value(metric)
 
     model, taken = begin(source, seed=settings.seed)
     batches = Batches(train.samples, settings)
@@ -215,14 +211,13 @@ def _train(
         judge=judge if val.samples else None, teacher=build(teacher).module if teacher else None,
     )  # fmt: skip
     weights = _within_memory(run)
-    facts = passport()
     record = {
         "architecture": source.what, "options": source.settings["options"], "classes": list(train.names),
         "settings": asdict(settings), "data": ask.checked.recipe.data.path, "images": len(batches.places),
         "judged_on": len(val.samples), "judged_at": side, "metric": metric, "bf16": bf16,
         "history": run.state.history, "best_epoch": run.state.best_epoch,
         "best": None if not val.samples else run.state.best, "taken_from_weights": taken,
-        "machine": {k: facts[k] for k in ("cpu", "isa", "cores_physical", "memory_mb")},
+        "machine": {k: ask.passport[k] for k in ("cpu", "isa", "cores_physical", "memory_mb")},
         "tools": versions.versions("torch", "ultralytics", "numpy"),
     }  # fmt: skip
     write_json(out / RECORD, record)

@@ -15,9 +15,7 @@ from edgekit.core.watch import watcher
 from edgekit.forms.stored import restore, store
 from edgekit.jobs.ask import Ask
 from edgekit.lowering.protocol import Options
-
-# Instructions without which a CPU only emulates bfloat16.
-_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+from edgekit.machine.probe import computes_bf16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +109,7 @@ def _styles(ask: Ask, backend: str) -> tuple[str, ...]:
 
 
 def _has_bf16(ask: Ask) -> bool:
-    return not ask.here or bool(_BF16 & set(ask.passport.get("isa", [])))
+    return not ask.here or computes_bf16(ask.passport.get("isa", []))
 
 
 def _fallback(ask: Ask, backend: str) -> bool:

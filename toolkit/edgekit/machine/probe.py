@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ _ISA = (
     "amx_int8", "amx_bf16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
 _ENGINES = ("onnxruntime", "openvino", "tensorrt")
+
+
+# Instructions without which a CPU only emulates bfloat16.
+_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def computes_bf16(flags: Collection[str]) -> bool:
+    """Return whether a CPU with these instructions computes in bfloat16 instead of emulating it."""
+    return bool(_BF16 & set(flags))
 
 
 def passport(root: Path = Path("/")) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ _BASELINE_OPTIONS = {"head": "dense"}
 _BASELINE = re.compile(r"^(yolov8)([nsm])(-p2)?$")
 
 
+@functools.cache
 def architectures() -> dict[str, tuple[Path, str]]:
     """Return every model that an architecture file of ours describes: name to file and scale."""
     found: dict[str, tuple[Path, str]] = {}

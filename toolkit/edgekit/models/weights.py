@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +32,6 @@ class Header:
     licence: str = ""
     record: Mapping[str, Any] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def params(self) -> int:
-        """Elements of all tensors, running statistics included."""
-        return sum(math.prod(s) for s in self.shapes.values())
 
 
 def read_header(path: Path) -> Header:

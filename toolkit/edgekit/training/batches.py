@@ -57,12 +57,12 @@ class Batches:
         self._kept: dict[int, np.ndarray] = {}
         self._room = _MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-    def epoch(self, number: int, first: int = 0) -> Iterator[dict[str, Tensor]]:
+    def epoch(self, number: int) -> Iterator[dict[str, Tensor]]:
         """Give the batches of one epoch, the next one made while the caller works on this one."""
         order = np.random.default_rng([self.settings.seed, 7, number]).permutation(len(self.places))
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(self._batch, order, number, first)
-            for place in range(first, self.per_epoch):
+            waiting = pool.submit(self._batch, order, number, 0)
+            for place in range(self.per_epoch):
                 made = waiting.result()
                 if place + 1 < self.per_epoch:
                     waiting = pool.submit(self._batch, order, number, place + 1)

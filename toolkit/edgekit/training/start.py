@@ -10,12 +10,10 @@ from safetensors.torch import load_file
 
 from edgekit.core.errors import RecipeError
 from edgekit.core.watch import watcher
+from edgekit.machine.probe import computes_bf16
 from edgekit.models.records import Source
 from edgekit.models.timm_weights import from_timm, is_timm
 from edgekit.models.torch_models import architecture_of, fresh
-
-# Instructions with which a CPU computes in bfloat16; elsewhere it only emulates it.
-_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def begin(source: Source, *, seed: int) -> tuple[Any, int]:
@@ -53,4 +51,4 @@ def in_bf16(precision: str, isa: Collection[str]) -> bool:
         return precision == "bf16"
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
-    return bool(_BF16 & set(isa))
+    return computes_bf16(isa)
