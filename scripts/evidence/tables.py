@@ -231,6 +231,21 @@ def levels() -> str:
     )
 
 
+def decode() -> str:
+    """Return what decoding on the host gained."""
+    data = last("host_decode")
+    lines = [
+        "| engine | span | decoder in the network | on the host | times as fast |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['variant']} | {r['span'].replace('_', ' ')} | {r['network_ms']:.1f} ms | {r['host_ms']:.1f} ms | {r['times_as_fast']:.2f} |"
+        for r in data["rows"]
+    ]
+    words = f"Medians of {data['runs']} runs or more, one process a contender, alternating; {data['date']}, {machine(data)}"
+    return "\n".join([*lines, "", f"{words}: `scripts/bench/host_decode.py`."])
+
+
 TABLES = {
     "demo": (("README.md",), demo),
     "peers": (("README.md",), peers),
@@ -239,6 +254,8 @@ TABLES = {
     "thermal": (("README.md",), thermal),
     "int8-hierlight": (("models/hierlight-yolo-n-uav.md",), lambda: int8("uav-mini", "hierlight-yolo-n")),
     "int8-ms-yolo": (("models/ms-yolo-thermal.md",), lambda: int8("thermal-mini", "ms-yolo")),
+    "levels": (("models/hierlight-yolo-n-uav.md",), levels),
+    "decode": (("docs/decisions/0005-boxes-are-decoded-on-the-host.md",), decode),
     "predictor": (("README.md", "docs/measuring.md"), predictor),
 }
 

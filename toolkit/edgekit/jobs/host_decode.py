@@ -29,8 +29,8 @@ _COMPARED = 500
 def host_decoded(ask: Ask, model: Any, contract: Contract, samples: Sequence[Sample]) -> tuple[Any, Contract]:
     """Return the graph without its decoder and the contract that says so; both unchanged where that cannot be.
 
-    The decoder is memory traffic: on HierLight-YOLO-N's 34,000 anchors it took 15 of onnxruntime's 48 ms
-    (AMD EPYC, 2 cores). On the host only anchors above the threshold are decoded, and always in float32,
+    The decoder is memory traffic: on HierLight-YOLO-N's 34,000 anchors it takes about a third of
+    onnxruntime's time (docs/decisions/0005-boxes-are-decoded-on-the-host.md). On the host only anchors above the threshold are decoded, and always in float32,
     whatever the network runs in.
 
     Args:
