@@ -198,10 +198,14 @@ def accuracy(args: argparse.Namespace) -> dict[str, float]:
         contract, variant, folder = model.contract, model.variant, args.bundle
     xml = next((args.work / "peer_int8_openvino_model").glob("*.xml"))
     given = need("openvino").Core().read_model(str(xml)).inputs[0].get_any_name()
-    theirs = dataclasses.replace(contract, inputs=(dataclasses.replace(contract.inputs[0], name=given),))
+    # A peer's file holds its decoder.
+    whole = dataclasses.replace(
+        contract, answers=dataclasses.replace(contract.answers, layout="yolov8", levels=())
+    )
+    theirs = dataclasses.replace(whole, inputs=(dataclasses.replace(contract.inputs[0], name=given),))
     entries = {
         "edgekit": variant.artifact(folder, contract),
-        "yolo export onnx": Artifact(backend="onnxruntime", precision="fp32", main=args.work / "peer.onnx", contract=contract),
+        "yolo export onnx": Artifact(backend="onnxruntime", precision="fp32", main=args.work / "peer.onnx", contract=whole),
         "yolo export openvino int8": Artifact(backend="openvino", precision="int8", main=xml, contract=theirs),
     }  # fmt: skip
     truths = truths_of(samples)

@@ -113,6 +113,10 @@ def _from_logits(
     outputs: Mapping[str, NDArray[np.float32]], spec: Answers, *, each_class: bool
 ) -> Candidates:
     """Return the same from box and class logits; only anchors above the threshold are decoded."""
+    if not {"boxes", "scores"} <= set(outputs):
+        raise RecipeError(
+            f"outputs: {', '.join(outputs)} are not boxes and scores", hint="Set answers.layout: yolov8."
+        )
     raw, table = outputs["boxes"], outputs["scores"]
     if raw.ndim != 3 or table.ndim != 3 or raw.shape[2] != sum(h * w for _, h, w in spec.levels):
         raise RecipeError(
