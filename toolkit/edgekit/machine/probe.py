@@ -5,10 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shutil
+import subprocess
 import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+from edgekit.machine import jetson, raspberry
+from edgekit.machine.cpuinfo import board_lines, cpu_name, flags, processors
+from edgekit.machine.readings import Unknown, plain_text
 
 # Flags that change which int8 or half-precision kernels an engine picks.
 _ISA = (
@@ -16,6 +22,7 @@ _ISA = (
     "amx_int8", "amx_bf16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
 _ENGINES = ("onnxruntime", "openvino", "tensorrt")
+_ASK_S = 5.0
 
 
 # Instructions without which a CPU only emulates bfloat16.
@@ -33,59 +40,39 @@ def passport(root: Path = Path("/")) -> dict[str, Any]:
     Args:
         root: Where /proc and /sys are, for tests on recorded trees.
     """
+    info = plain_text(root / "proc/cpuinfo")
+    first = next(iter(processors(info)), {})
     facts: dict[str, Any] = {
         "arch": platform.machine(),
         "os": _os_name(root),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "cpu": cpu_model(root),
+        "cpu": cpu_name(info) or platform.processor(),
         "isa": isa(root),
         "cores_logical": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "cores_physical": physical_cores(root),
         "memory_mb": memory_mb(root),
         "engines": engines(),
-        "board": _text(root / "proc/device-tree/model"),
-        "microcode": _cpuinfo(root).get("microcode", ""),
-        "governor": _text(root / "sys/devices/system/cpu/cpufreq/policy0/scaling_governor"),
-        "no_turbo": _text(root / "sys/devices/system/cpu/intel_pstate/no_turbo"),
-        "hypervisor": "yes" if "hypervisor" in _cpuinfo(root).get("flags", "").split() else "",
-        "l4t": _text(root / "etc/nv_tegra_release").partition("\n")[0],
+        "board": plain_text(root / "proc/device-tree/model")
+        or plain_text(root / "sys/firmware/devicetree/base/model")
+        or board_lines(info).get("Model", ""),
+        "microcode": first.get("microcode", ""),
+        "governor": _governors(root),
+        "no_turbo": plain_text(root / "sys/devices/system/cpu/intel_pstate/no_turbo"),
+        "hypervisor": "yes" if "hypervisor" in first.get("flags", "").split() else "",
+        "libc": " ".join(platform.libc_ver()).strip(),
+        "container": _container(root),
+        "emulated": emulator(root),
+        **_jetson(root),
+        **_raspberry(root),
     }
     return {k: v for k, v in facts.items() if v not in ("", None, [], {})}
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode(errors="replace").strip("\0\n ")
-    except OSError:
-        return ""
-
-
-def _cpuinfo(root: Path) -> dict[str, str]:
-    """Return the first processor's lines of /proc/cpuinfo by key."""
-    found: dict[str, str] = {}
-    for line in _text(root / "proc/cpuinfo").splitlines():
-        key, colon, value = line.partition(":")
-        if colon:
-            found.setdefault(key.strip(), value.strip())
-    return found
-
-
-def cpu_model(root: Path = Path("/")) -> str:
-    """Return the CPU's name, or implementer and part where Arm's cpuinfo has no name."""
-    found = _cpuinfo(root)
-    if name := found.get("model name"):
-        return name
-    if "CPU part" in found:
-        return f"Arm implementer {found.get('CPU implementer', '?')} part {found['CPU part']}"
-    return platform.processor()
-
-
 def isa(root: Path = Path("/")) -> list[str]:
-    """Return the instruction-set flags that matter to inference engines."""
-    found = _cpuinfo(root)
-    flags = set((found.get("flags") or found.get("Features") or "").split())
-    return [f for f in _ISA if f in flags]
+    """Return the instruction-set flags that matter to inference engines and that every core has."""
+    found = flags(plain_text(root / "proc/cpuinfo"))
+    return [f for f in _ISA if f in found]
 
 
 def physical_cores(root: Path = Path("/")) -> int:
@@ -95,14 +82,14 @@ def physical_cores(root: Path = Path("/")) -> int:
     )
     seen = set()
     for cpu in usable:
-        siblings = _text(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        siblings = plain_text(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         seen.add(siblings or str(cpu))
     return len(seen)
 
 
 def memory_mb(root: Path = Path("/")) -> int:
     """Return the machine's memory in MiB, 0 where unknown."""
-    for line in _text(root / "proc/meminfo").splitlines():
+    for line in plain_text(root / "proc/meminfo").splitlines():
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) // 1024
     return 0
@@ -119,8 +106,69 @@ def engines() -> dict[str, str]:
     return found
 
 
+def emulator(root: Path = Path("/")) -> str:
+    """Return the user-mode emulator this process runs in, empty for none.
+
+    qemu answers for /proc/self/exe, but not for the thread's own link, which names qemu itself.
+    """
+    try:
+        name = (root / "proc/thread-self/exe").readlink().name
+    except OSError:
+        return ""
+    return name if name.startswith("qemu-") else ""
+
+
 def _os_name(root: Path) -> str:
-    for line in _text(root / "etc/os-release").splitlines():
+    for line in plain_text(root / "etc/os-release").splitlines():
         if line.startswith("PRETTY_NAME="):
             return line.partition("=")[2].strip('"')
     return sys.platform
+
+
+def _governors(root: Path) -> str:
+    """Return the governor, of each cluster where they differ."""
+    policies = sorted((root / "sys/devices/system/cpu/cpufreq").glob("policy*"))
+    found = {p.name: plain_text(p / "scaling_governor") for p in policies}
+    each = {v for v in found.values() if v}
+    return each.pop() if len(each) == 1 else ", ".join(f"{k} {v}" for k, v in found.items() if v)
+
+
+def _container(root: Path) -> str:
+    if (root / ".dockerenv").exists():
+        return "docker"
+    return "podman" if (root / "run/.containerenv").exists() else ""
+
+
+def _jetson(root: Path) -> dict[str, str]:
+    text = plain_text(root / "etc/nv_tegra_release")
+    if not text:
+        return {}
+    version = jetson.release(text)
+    if isinstance(version, Unknown):
+        return {}
+    mode = jetson.power_mode(asked("nvpmodel", "-q"))
+    pack = jetson.jetpack(version)
+    return {
+        "l4t": version, "jetpack": "" if isinstance(pack, Unknown) else pack,
+        "power_mode": "" if isinstance(mode, Unknown) else mode,
+    }  # fmt: skip
+
+
+def _raspberry(root: Path) -> dict[str, Any]:
+    path = root / "sys/devices/platform/soc/soc:firmware/get_throttled"
+    bits = raspberry.throttled_bits(plain_text(path)) if path.exists() else Unknown("no such file")
+    return (
+        {} if isinstance(bits, Unknown) else {"throttled_since_boot": raspberry.words_of(bits)["since boot"]}
+    )
+
+
+def asked(*words: str) -> str:
+    """Return what a tool of the board prints; empty where it is missing, fails to start or hangs."""
+    tool = shutil.which(words[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if not tool:
+        return ""
+    try:
+        done = subprocess.run([tool, *words[1:]], capture_output=True, text=True, timeout=_ASK_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
