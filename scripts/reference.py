@@ -108,10 +108,39 @@ def devices_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def result_schema() -> str:
+    """Return the JSON schema of bench results, `edgekit/result/v1`."""
+    import json
+
+    from pydantic import TypeAdapter
+
+    from edgekit.core.result import SCHEMA, Result
+
+    schema = TypeAdapter(Result).json_schema()
+    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
+    found["description"] = (Result.__doc__ or "").partition("\n")[0]
+    for name, kind in (("", Result), *((k.__name__, k) for k in _records())):
+        part = found if not name else found["$defs"].get(name, {})
+        for key, words in attributes(kind).items():
+            part.get("properties", {}).get(key, {}).setdefault("description", words)
+    return json.dumps(found, indent=2, sort_keys=True) + "\n"
+
+
+def _records() -> list[type]:
+    from edgekit.core import outcome, records, result
+
+    named = [getattr(m, n) for m in (result, outcome, records) for n in vars(m)]
+    return [k for k in named if is_dataclass(k) and isinstance(k, type)]
+
+
 def main() -> int:
     """Write or check the pages."""
     stale = 0
-    for name, text in (("cli.md", cli_page()), ("recipe.md", recipe_page()), ("devices.md", devices_page())):
+    pages = {
+        "cli.md": cli_page(), "recipe.md": recipe_page(), "devices.md": devices_page(),
+        "result.schema.json": result_schema(),
+    }  # fmt: skip
+    for name, text in pages.items():
         path = OUT / name
         if "--check" in sys.argv:
             if not path.is_file() or path.read_text() != text:

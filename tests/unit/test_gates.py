@@ -9,7 +9,7 @@ import pytest
 from edgekit.core.outcome import Accuracy, Outcome, VariantOutcome, Verdict
 from edgekit.core.records import Predicted
 from edgekit.gates.protocol import Evidence, gate_keys
-from edgekit.jobs.trial import latency
+from edgekit.measure.latency import latency
 
 pytestmark = pytest.mark.light
 STEADY = [10.0 + 0.01 * (k % 7) for k in range(700)]

@@ -16,6 +16,7 @@ import click
 
 from edgekit import __version__
 from edgekit.cli import (
+    bench,
     bundle,
     cache,
     compile,  # noqa: A004 - the command is called so
@@ -26,6 +27,7 @@ from edgekit.cli import (
     models,
     predict,
     recipes,
+    results,
     train,
 )
 from edgekit.cli import (
@@ -51,6 +53,8 @@ def edgekit() -> None:
 
 for _module in (
     compile,
+    bench,
+    results,
     train,
     init,
     recipes,
@@ -64,6 +68,9 @@ for _module in (
     doctor,
 ):
     edgekit.add_command(_module.command)
+
+# Two words for one thing: people who come from engines' own tools look for a profiler.
+edgekit.add_command(bench.command, "profile")
 
 
 def run(arguments: list[str]) -> int:

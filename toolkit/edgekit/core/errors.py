@@ -5,6 +5,7 @@ EdgekitError (1)
 ├── GateError (3)          a gate failed: accuracy, latency, size, memory
 ├── ContractError (4)      parity, precision share, placement or fingerprint was broken
 ├── DeviceError (5)        a device cannot be reached or was lost
+│   └── LinkError          the line to it was cut or is slow: trying again may help
 ├── VerificationError (6)  a bundle or signature failed verification
 ├── MissingError (7)       an extra, tool or driver is missing
 └── ResourceError (8)      this machine cannot do it now: no space, no permission, locked
@@ -61,6 +62,10 @@ class DeviceError(EdgekitError):
     """A device cannot be reached or was lost."""
 
     exit_code = 5
+
+
+class LinkError(DeviceError):
+    """The line to a device was cut or is slow: trying again may help."""
 
 
 class VerificationError(EdgekitError):

@@ -51,8 +51,12 @@ class Entry:
     others: dict[str, str] = field(default_factory=dict)
     note: str = ""
     facts: tuple[Fact, ...] = ()
+    kind: str = ""
     ssh: str = ""
     tags: tuple[str, ...] = ()
+    root: str = ""
+    python: str = ""
+    lock: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,13 @@ class Profile:
         match: How this machine is recognised as one.
         others: Units without a backend, with the reason.
         facts: With source and certainty.
+        own: Whether it stands in the user's own file.
+        kind: Of connection, empty for `ssh`.
+        ssh: Address: `user@host` or a name of ssh's configuration.
+        tags: To choose many boards at once.
+        root: The agent's folder there.
+        python: The Python that runs it.
+        lock: File that says that the board is taken.
     """
 
     name: str
@@ -82,6 +93,17 @@ class Profile:
     note: str
     facts: tuple[Fact, ...]
     own: bool = False
+    kind: str = ""
+    ssh: str = ""
+    tags: tuple[str, ...] = ()
+    root: str = ""
+    python: str = ""
+    lock: str = ""
+
+    @property
+    def reachable(self) -> bool:
+        """Whether its entry says how to reach it."""
+        return bool(self.ssh or self.kind)
 
     def is_machine(self, passport: Mapping[str, Any]) -> bool:
         """Return whether the machine of that passport is this device."""
@@ -141,7 +163,8 @@ def _profile(form: Form, name: str, value: Any, known: dict[str, Profile], *, ow
         return Profile(
             name=name, title=entry.title or name, aliases=entry.aliases, arch=entry.arch,
             backends=entry.backends, published=entry.published or name, match=entry.match or Match(),
-            others=entry.others, note=entry.note, facts=entry.facts, own=own,
+            others=entry.others, note=entry.note, facts=entry.facts, own=own, kind=entry.kind, ssh=entry.ssh,
+            tags=entry.tags, root=entry.root, python=entry.python, lock=entry.lock,
         )  # fmt: skip
     given = {k: v for k, v in vars(entry).items() if v and k in vars(base) and k != "name"}
     # A user's own board is this machine only where its own entry says so.
@@ -162,6 +185,34 @@ def profile_of(name: str, *, where: str = "--device") -> Profile:
             return one
     words = [w for p in profiles().values() for w in (p.name, *p.aliases)]
     raise RecipeError(f"{where}: no device {name!r}", hint=suggestion(name, words))
+
+
+def chosen(words: str) -> list[Profile]:
+    """Return the reachable devices that a list names: names and `tag:NAME`, with commas between.
+
+    Raises:
+        RecipeError: A name or tag is not known, or a device's entry does not say how to reach it.
+    """
+    found: dict[str, Profile] = {}
+    for word in filter(None, (w.strip() for w in words.split(","))):
+        if word.startswith("tag:"):
+            tagged = {n: p for n, p in profiles().items() if word[4:] in p.tags}
+            if not tagged:
+                tags = {t for p in profiles().values() for t in p.tags}
+                raise RecipeError(
+                    f"--devices: no device has the tag {word[4:]!r}", hint=suggestion(word[4:], tags)
+                )
+            found |= tagged
+        else:
+            one = profile_of(word, where="--devices")
+            found[one.name] = one
+    for one in found.values():
+        if not one.reachable:
+            raise RecipeError(
+                f"{one.name}: its entry does not say how to reach it",
+                hint=f"Add one: edgekit devices add my-board --ssh user@host --extends {one.name}",
+            )
+    return list(found.values())
 
 
 def refuse_backend(profile: Profile, backend: str, precision: str, *, where: str) -> str:

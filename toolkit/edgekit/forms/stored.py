@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from edgekit.core.digest import plain
 from edgekit.core.files import write_json
@@ -17,8 +17,19 @@ def store(path: Path, record: object) -> None:
     write_json(path, plain(record))
 
 
-def restore(path: Path, kind: type[Record]) -> Record:
+def restore(source: Path | bytes, kind: type[Record]) -> Record:
     """Return the record of dataclass `kind` (or a container of them) that `store` wrote."""
-    pydantic = need("pydantic", extra="host", why="read kept steps")
-    found: Record = pydantic.TypeAdapter(kind).validate_json(path.read_bytes())
+    text = source if isinstance(source, bytes) else source.read_bytes()
+    found: Record = _adapter(kind).validate_json(text)
     return found
+
+
+def rebuilt(data: Any, kind: type[Record]) -> Record:
+    """Return the record of dataclass `kind` that `plain` made `data` of."""
+    import json
+
+    return restore(json.dumps(data).encode(), kind)
+
+
+def _adapter(kind: Any) -> Any:
+    return need("pydantic", extra="host", why="read kept steps").TypeAdapter(kind)

@@ -14,8 +14,9 @@ from edgekit.export.torch_onnx import TOLERANCE
 from edgekit.jobs.accuracy import accuracy_of
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data, timing_frames
-from edgekit.jobs.trial import DeadError, Trial, held, latency, outputs_error, ratio, share_as_planned
+from edgekit.jobs.trial import DeadError, Trial, held, outputs_error, ratio, share_as_planned
 from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered, wanted_for
+from edgekit.measure.latency import latency
 from edgekit.measure.modes import MODES
 from edgekit.measure.percentiles import median
 

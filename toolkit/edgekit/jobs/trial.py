@@ -12,7 +12,6 @@ import numpy as np
 from edgekit.core import versions
 from edgekit.core.digest import digest_file
 from edgekit.core.errors import ContractError
-from edgekit.core.outcome import Latency
 from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, LayerRun
 from edgekit.core.watch import watcher
@@ -22,8 +21,7 @@ from edgekit.jobs.variants import Lowered
 from edgekit.measure.contest import contest
 from edgekit.measure.inputs import Inputs
 from edgekit.measure.parity import largest_error, scores_died
-from edgekit.measure.percentiles import median, percentile
-from edgekit.measure.steady import stability
+from edgekit.measure.percentiles import median
 
 _BLOCK, _BLOCKS = 16, 50
 # What a passport says that may differ between two runs of one machine without changing a latency.
@@ -142,15 +140,6 @@ def share_as_planned(receipt: Sequence[LayerRun]) -> float | None:
     asked = [r for r in receipt if r.wanted]
     total = sum(r.share for r in asked)
     return sum(r.share for r in asked if r.dtype == r.wanted) / total if total else None
-
-
-def latency(samples_ms: Sequence[float], span: str, publishes: Sequence[float]) -> Latency:
-    """Return a sample as a latency with the percentiles a mode publishes."""
-    tails = tuple(percentile(samples_ms, share) for share in publishes)
-    return Latency(
-        span=span, runs=len(samples_ms), label=stability(samples_ms), tails=tails,
-        samples_ms=tuple(samples_ms),
-    )  # fmt: skip
 
 
 def ratio(reference: Sequence[float], chosen: Sequence[float]) -> tuple[float, float, float]:

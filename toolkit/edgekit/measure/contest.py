@@ -31,18 +31,34 @@ _OTHER_RUNS = 662
 
 
 class Contender:
-    """A worker process with one artifact. Between its turns it is stopped, so that it cannot spin."""
+    """A worker process with one artifact. Between its turns it is stopped, so that it cannot spin.
 
-    def __init__(self, artifact: Artifact, files: Sequence[Path], *, seed: int = 0) -> None:
+    Args:
+        artifact: What it runs.
+        files: Frames its inputs are drawn from; none means random inputs.
+        seed: Of the inputs.
+        cpus: Cores to pin it to; none leaves that to the system.
+        alone: Nobody else takes turns, so that it need not be stopped.
+        command: Another worker than edgekit's own, for experiments.
+    """
+
+    def __init__(
+        self, artifact: Artifact, files: Sequence[Path], *, seed: int = 0, cpus: Sequence[int] = (), alone: bool = False,
+        command: Sequence[str] = ("-m", "edgekit.measure.worker"),
+    ) -> None:  # fmt: skip
+        self._alone = alone
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgekit.measure.worker"],
+            [sys.executable, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         )
-        order = {"do": "open", "artifact": plain(artifact), "files": [str(f) for f in files], "seed": seed}
+        order = {
+            "do": "open", "artifact": plain(artifact), "files": [str(f) for f in files], "seed": seed,
+            "cpus": list(cpus),
+        }  # fmt: skip
         try:
             self.facts: dict[str, float] = self._ask(order)
         except BaseException:
@@ -68,6 +84,16 @@ class Contender:
         found: list[float] = self._turn({"do": "run", "span": span, "count": count})
         return found
 
+    def single(self, span: str) -> float:
+        """Return the latency of one run in milliseconds, the first after a rest."""
+        found: float = self._turn({"do": "single", "span": span})
+        return found
+
+    def paced(self, span: str, fps: float, count: int) -> list[float]:
+        """Return latencies in milliseconds from the time each of `count` frames was due."""
+        found: list[float] = self._turn({"do": "paced", "span": span, "fps": fps, "count": count})
+        return found
+
     def receipt(self) -> list[dict[str, Any]]:
         """Return each layer as it ran."""
         found: list[dict[str, Any]] = self._turn({"do": "receipt"})
@@ -75,7 +101,8 @@ class Contender:
 
     def pause(self) -> None:
         """Stop the process until its next turn."""
-        self._process.send_signal(signal.SIGSTOP)
+        if not self._alone:
+            self._process.send_signal(signal.SIGSTOP)
 
     def close(self) -> None:
         """End the process, stopped or not."""
@@ -83,7 +110,8 @@ class Contender:
         self._process.communicate()
 
     def _turn(self, order: dict[str, Any]) -> Any:
-        self._process.send_signal(signal.SIGCONT)
+        if not self._alone:
+            self._process.send_signal(signal.SIGCONT)
         try:
             return self._ask(order)
         finally:
@@ -132,6 +160,7 @@ def contest(
     spans: Sequence[str] = ("model",),
     receipts: bool = False,
     seed: int = 0,
+    cpus: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Sample]:
     """Measure the artifacts in alternating bursts of shuffled order; return a sample for each.
 
@@ -144,13 +173,16 @@ def contest(
         spans: The first is measured to `runs` and `seconds`, the others to `runs` or 662, what p99 needs.
         receipts: Profile each contender afterwards.
         seed: Of the order and the inputs.
+        cpus: Cores to pin contenders to, by name.
     """
     samples: dict[str, Sample] = {}
     with ExitStack() as stack:
         rivals: dict[str, Contender] = {}
         for name, artifact in artifacts.items():
             watcher().step("starting engines", len(rivals) + 1, len(artifacts))
-            rivals[name] = stack.enter_context(Contender(artifact, files, seed=seed))
+            rivals[name] = stack.enter_context(
+                Contender(artifact, files, seed=seed, cpus=(cpus or {}).get(name, ()))
+            )
             samples[name] = Sample(facts=dict(rivals[name].facts))
             samples[name].steady = bool(rivals[name].warm_up(limit_s=min(60.0, limit_s / 4))["steady"])
         rng = random.Random(seed)  # noqa: S311 - an order, no secret
@@ -174,12 +206,12 @@ def _enough(runs: int, seconds: float) -> Callable[[list[float]], float]:
     return share
 
 
-def _burst(sample: Sequence[float]) -> int:
+def burst(sample: Sequence[float], *, least_ms: float = BURST_MS) -> int:
     """Return how many runs the next burst has."""
     if not sample:
         return BURST
     usual = sum(sample[-BURST:]) / len(sample[-BURST:])
-    return min(max(BURST, round(BURST_MS / max(usual, 1e-3))), 64 * BURST)
+    return min(max(BURST, round(least_ms / max(usual, 1e-3))), 64 * BURST)
 
 
 def _bursts(
@@ -199,7 +231,7 @@ def _bursts(
         order = list(rivals)
         rng.shuffle(order)
         for name in order:
-            found = rivals[name].run(span, _burst(samples[name].spans[span]))
+            found = rivals[name].run(span, burst(samples[name].spans[span]))
             samples[name].spans[span].extend(found)
         share = min(done(samples[n].spans[span]) for n in rivals)
         watcher().step(f"measuring {span}", round(share * 100), 100)

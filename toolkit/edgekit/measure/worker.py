@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from edgekit.core.records import Artifact, Contract
 from edgekit.core.wire import artifact_from, contract_from
 from edgekit.measure.inputs import Inputs
 from edgekit.measure.memory import current_mb, peak_mb
-from edgekit.measure.steady import warm
+from edgekit.measure.steady import WINDOW, warm
 
 # Runs that are thrown away after a pause: caches and clocks come back within them.
 _AFTER_PAUSE = 3
@@ -31,6 +32,8 @@ class Worker:
     """One open session and its inputs."""
 
     def __init__(self, order: dict[str, Any]) -> None:
+        if order.get("cpus"):
+            os.sched_setaffinity(0, order["cpus"])
         began = time.perf_counter_ns()
         self.contract: Contract = contract_from(order["artifact"]["contract"])
         self.artifact: Artifact = artifact_from(order["artifact"])
@@ -53,33 +56,59 @@ class Worker:
 
     def run(self, span: str, count: int) -> list[float]:
         """Return `count` latencies in milliseconds of one span."""
-        once = {"model": self._model, "model+copies": self._copies, "frame_to_result": self._frame}[span]
-        for _ in range(_AFTER_PAUSE):
-            once()
-        return [once() for _ in range(count)]
+        once = self._once(span)
+        given = self.inputs.ready(count) if span != "frame_to_result" else [{}]
+        for k in range(_AFTER_PAUSE):
+            once(given[k % len(given)])
+        return [once(given[k % len(given)]) for k in range(count)]
+
+    def single(self, span: str) -> float:
+        """Return the latency of one run after whatever came before, in milliseconds: nothing is thrown away."""
+        return self._once(span)(self.inputs.draw())
 
     def warm_up(self, least_s: float, limit_s: float) -> dict[str, Any]:
         """Run until steady; say how many runs it took and whether it ever was."""
-        began, samples = time.monotonic(), [self._model()]
+        given = self.inputs.ready(WINDOW)
+        began, samples = time.monotonic(), [self._model(given[0])]
         while not warm(samples, time.monotonic() - began, least_s=least_s):
             if time.monotonic() - began > limit_s:
                 return {"runs": len(samples), "steady": False}
-            samples.append(self._model())
+            samples.append(self._model(given[len(samples) % len(given)]))
         return {"runs": len(samples), "steady": True}
 
-    def _model(self) -> float:
-        self.session.stage(self.inputs.draw())
+    def paced(self, span: str, fps: float, count: int) -> list[float]:
+        """Return latencies in milliseconds from the time each of `count` frames was due.
+
+        A frame that is due while the one before still runs waits for it, as in MLPerf's server scenario:
+        the wait is part of its latency.
+        """
+        once = self._once(span)
+        given = self.inputs.ready(count) if span != "frame_to_result" else [{}]
+        began, found = time.perf_counter_ns() + int(1e9 / fps), []
+        for k in range(count):
+            due = began + int(k * 1e9 / fps)
+            wait = (due - time.perf_counter_ns()) / 1e9
+            if wait > 0:
+                time.sleep(wait)
+            once(given[k % len(given)])
+            found.append((time.perf_counter_ns() - due) / 1e6)
+        return found
+
+    def _once(self, span: str) -> Callable[[Any], float]:
+        return {"model": self._model, "model+copies": self._copies, "frame_to_result": self._frame}[span]
+
+    def _model(self, given: Any) -> float:
+        self.session.stage(given)
         began = time.perf_counter_ns()
         self.session.run_staged()
         return (time.perf_counter_ns() - began) / 1e6
 
-    def _copies(self) -> float:
-        given = self.inputs.draw()
+    def _copies(self, given: Any) -> float:
         began = time.perf_counter_ns()
         self.session.infer({k: v.copy() for k, v in given.items()})
         return (time.perf_counter_ns() - began) / 1e6
 
-    def _frame(self) -> float:
+    def _frame(self, _: Any) -> float:
         from edgekit.frames.prepare import prepare
 
         frame, spec = self.inputs.frame(), self.contract.frames
@@ -106,6 +135,10 @@ def _answer(worker: Worker | None, order: dict[str, Any]) -> tuple[Worker | None
         return worker, worker.warm_up(order["least_s"], order["limit_s"])
     if order["do"] == "run":
         return worker, worker.run(order["span"], order["count"])
+    if order["do"] == "single":
+        return worker, worker.single(order["span"])
+    if order["do"] == "paced":
+        return worker, worker.paced(order["span"], order["fps"], order["count"])
     return worker, worker.receipt()
 
 

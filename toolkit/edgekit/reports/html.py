@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from edgekit.core.outcome import Outcome, VariantOutcome
+from edgekit.reports.page import CSS, table
 from edgekit.reports.svg import Dot, Series, histogram, scatter
 from edgekit.reports.words import (
     accuracy_words,
@@ -18,30 +19,6 @@ from edgekit.reports.words import (
     tail_words,
 )
 
-_CSS = """
-:root{color-scheme:light dark;--ink:#1c2330;--soft:#5b6577;--line:#d9dee7;--paper:#fff;--card:#f5f7fa;
---good:#137a4b;--bad:#b3261e;--open:#8a5a00;--one:#1f6fd6;--two:#a9b3c3}
-@media(prefers-color-scheme:dark){:root{--ink:#e7ebf2;--soft:#9aa5b8;--line:#333c4b;--paper:#14181f;
---card:#1c222c;--good:#4cc38a;--bad:#ff8a80;--open:#e5b567;--one:#6aa7ff;--two:#5d6a7e}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1080px;
-margin:32px auto;padding:0 20px}
-h1{font-size:26px;margin:0 0 4px}h2{font-size:18px;margin:36px 0 10px}p{margin:6px 0}
-.soft{color:var(--soft)}.verdict{border-left:6px solid var(--tone);background:var(--card);padding:16px 20px;border-radius:6px}
-.verdict b{color:var(--tone);font-size:20px;text-transform:uppercase;letter-spacing:.04em}
-.good{--tone:var(--good)}.bad{--tone:var(--bad)}.open{--tone:var(--open)}td .state,span.state{color:var(--tone);font-weight:600}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px}
-th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);vertical-align:top}
-th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-tr.chosen td{background:var(--card);font-weight:600}
-.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:20px}
-svg{width:100%;height:auto;background:var(--card);border-radius:6px}svg text{font:11px system-ui,sans-serif;fill:var(--soft)}
-svg .axis{stroke:var(--soft)}svg .grid{stroke:var(--line)}svg .chosen{fill:var(--one);fill-opacity:.85}
-svg .other{fill:var(--two);fill-opacity:.8}
-.bar{height:8px;background:var(--one);border-radius:2px;min-width:1px}
-.pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:12px}.pictures img{width:100%;border-radius:6px}
-details{margin:8px 0}summary{cursor:pointer;color:var(--soft)}
-pre{background:var(--card);padding:12px;border-radius:6px;overflow-x:auto;font-size:13px}
-"""
 _TONES = {"pass": "good", "fail": "bad"}
 
 
@@ -56,7 +33,7 @@ def html_report(outcome: Outcome, pictures: Sequence[str] = ()) -> str:
     parts = [
         "<!doctype html>", '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}: {escape(outcome.words)}</title><style>{_CSS}</style></head><body>",
+        f"<title>{escape(title)}: {escape(outcome.words)}</title><style>{CSS}</style></head><body>",
         f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(model_words(outcome))}</p>',
         _verdict(outcome), _gates(outcome), _ways_in(outcome), _plots(outcome), _variants(outcome),
         _spans(outcome.variants[0]), _accuracy(outcome), _pictures(pictures), _receipt(outcome.variants[0]),
@@ -73,20 +50,6 @@ def _verdict(outcome: Outcome) -> str:
     )
 
 
-def _table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = (), chosen: int = -1
-) -> str:
-    """Return a table; cells are HTML already."""
-    head = "".join(f"<th{' class=n' if c in numbers else ''}>{h}</th>" for c, h in enumerate(heads))
-    body = []
-    for k, row in enumerate(rows):
-        cells = "".join(f"<td{' class=n' if c in numbers else ''}>{cell}</td>" for c, cell in enumerate(row))
-        body.append(f"<tr{' class=chosen' if k == chosen else ''}>{cells}</tr>")
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-    )
-
-
 def _state(state: str) -> str:
     return f'<span class="state {_TONES.get(state, "open")}">{escape(state)}</span>'
 
@@ -98,7 +61,7 @@ def _gates(outcome: Outcome) -> str:
         (escape(v.gate), f"{v.limit:g}", escape(v.found), _state(v.state), escape(v.detail))
         for v in outcome.verdicts
     ]
-    return "<h2>Gates</h2>" + _table(
+    return "<h2>Gates</h2>" + table(
         ("gate", "limit", "found", "state", "what was compared"), rows, numbers=(1, 2)
     )
 
@@ -110,7 +73,7 @@ def _ways_in(outcome: Outcome) -> str:
         (escape(w.what), escape(w.latency), escape(w.accuracy or "-"), _state("pass") if w.fits else "no")
         for w in outcome.ways_in
     ]
-    return "<h2>Ways in</h2><p>What would be nearer to the missed latency gate.</p>" + _table(
+    return "<h2>Ways in</h2><p>What would be nearer to the missed latency gate.</p>" + table(
         ("what", "latency", "accuracy", "fits"), rows
     )
 
@@ -155,7 +118,7 @@ def _variants(outcome: Outcome) -> str:
         if outcome.measured_on
         else ""
     )
-    return "<h2>Variants</h2>" + how + _table(heads, rows, numbers=(2, 3, 4, 5, 6), chosen=0)
+    return "<h2>Variants</h2>" + how + table(heads, rows, numbers=(2, 3, 4, 5, 6), chosen=0)
 
 
 def _spans(chosen: VariantOutcome) -> str:
@@ -181,7 +144,7 @@ def _spans(chosen: VariantOutcome) -> str:
     )
     return (
         f"<h2>Latency of {escape(chosen.name)}</h2>"
-        + _table(heads, rows, numbers=range(3, len(heads)))
+        + table(heads, rows, numbers=range(3, len(heads)))
         + start
     )
 
@@ -202,7 +165,7 @@ def _accuracy(outcome: Outcome) -> str:
     heads = ("AP at IoU 0.5 unless it says else", "float32", escape(outcome.chosen), "change")
     place = "on this machine" if chosen.where == "this machine" else f"by {chosen.where}"
     what = f"<p class=soft>{chosen.images} images, {escape(place)}, scored by pycocotools.</p>"
-    return "<h2>Accuracy</h2>" + what + _table(heads, rows, numbers=(1, 2, 3))
+    return "<h2>Accuracy</h2>" + what + table(heads, rows, numbers=(1, 2, 3))
 
 
 def _rank(name: str, classes: Sequence[str]) -> tuple[int, str]:
@@ -247,8 +210,8 @@ def _receipt(chosen: VariantOutcome) -> str:
     heads = ("layer", "operator", "asked for", "ran in", "unit", "time")
     return (
         "<h2>What really ran</h2>"
-        + _table(("unit", "dtype", "time", ""), rows, numbers=(2,))
-        + f"<details><summary>All {len(layers)} layers, slowest first</summary>{_table(heads, detail, numbers=(5,))}</details>"
+        + table(("unit", "dtype", "time", ""), rows, numbers=(2,))
+        + f"<details><summary>All {len(layers)} layers, slowest first</summary>{table(heads, detail, numbers=(5,))}</details>"
     )
 
 
@@ -257,7 +220,7 @@ def _passes(passes: Mapping[str, Any]) -> str:
     for name, facts in passes.items():
         for key, value in facts.items():
             rows.append((escape(name), escape(key.replace("_", " ")), escape(_plain_words(value))))
-    return "<h2>Passes</h2>" + _table(("pass", "fact", "found"), rows) if rows else ""
+    return "<h2>Passes</h2>" + table(("pass", "fact", "found"), rows) if rows else ""
 
 
 def _plain_words(value: Any) -> str:
@@ -285,7 +248,7 @@ def _machine(outcome: Outcome) -> str:
     ]
     return (
         f"<h2>Passport of the machine</h2><p class=soft>Measured {escape(outcome.when)}, mode {escape(outcome.bench)}.</p>"
-        + _table(("fact", "found"), rows)
+        + table(("fact", "found"), rows)
     )
 
 

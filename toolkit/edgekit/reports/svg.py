@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 560, 240, 56, 40, 22
+_RIGHT = 44
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +90,65 @@ def scatter(dots: Sequence[Dot], *, x_label: str, y_label: str) -> str:
     return _svg(parts, "Accuracy against latency")
 
 
-def _axes(low: float, high: float, label: str) -> list[str]:
+Points = Sequence[tuple[float, float]]
+
+
+def timeline(latency: Points, heat: Points, *, label: str) -> str:
+    """Return latency over time as a line (left axis, ms), temperature as a dashed one (right axis, degrees Celsius).
+
+    Args:
+        latency: Seconds since the start and milliseconds.
+        heat: Seconds since the start and degrees Celsius; may be empty.
+        label: What the picture shows, for those who hear it.
+    """
+    end = max([t for t, _ in (*latency, *heat)] + [1.0])
+    unit, size = ("min", 60.0) if end > 180 else ("s", 1.0)
+    values = sorted(v for _, v in latency)
+    high = max(values[math.ceil(0.995 * len(values)) - 1] * 1.1, values[len(values) // 2] * 1.25)
+    parts = _axes(0.0, end / size, f"time, {unit}", right=_RIGHT)
+    parts += _levels(0.0, high, 4, side="left")
+    parts.append(f'<text x="{_LEFT}" y="12">ms</text>')
+    parts.append(_line(latency, end, 0.0, high, "line"))
+    if heat:
+        low, top = min(v for _, v in heat) - 5, max(v for _, v in heat) + 5
+        parts += _levels(low, top, 4, side="right")
+        parts.append(f'<text class="heat" text-anchor="end" x="{_WIDTH - 8}" y="12">°C</text>')
+        parts.append(_line(heat, end, low, top, "heat"))
+    return _svg(parts, label)
+
+
+def _line(points: Points, end: float, low: float, high: float, tone: str) -> str:
+    spots = []
+    for t, value in points:
+        x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * t / end
+        share = min(max((value - low) / (high - low), 0.0), 1.0)
+        spots.append(f"{x:.1f},{_HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * share:.1f}")
+    return f'<polyline class="{tone}" points="{" ".join(spots)}"/>'
+
+
+def _levels(low: float, high: float, count: int, *, side: str) -> list[str]:
+    parts = []
+    for k in range(count + 1):
+        value = low + (high - low) * k / count
+        y = _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * k / count
+        digits = 0 if side == "right" or high >= 20 else 1 if high >= 2 else 2
+        if side == "left":
+            parts.append(
+                f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}"/>'
+            )
+            parts.append(f'<text text-anchor="end" x="{_LEFT - 6}" y="{y + 4:.1f}">{value:.{digits}f}</text>')
+        else:
+            parts.append(
+                f'<text class="heat" x="{_WIDTH - _RIGHT + 6}" y="{y + 4:.1f}">{value:.{digits}f}</text>'
+            )
+    return parts
+
+
+def _axes(low: float, high: float, label: str, *, right: int = 10) -> list[str]:
     base = _HEIGHT - _BOTTOM
-    parts = [f'<line class="axis" x1="{_LEFT}" y1="{base}" x2="{_WIDTH - 10}" y2="{base}"/>']
+    parts = [f'<line class="axis" x1="{_LEFT}" y1="{base}" x2="{_WIDTH - right}" y2="{base}"/>']
     for tick in ticks(low, high):
-        x = _LEFT + (_WIDTH - _LEFT - 10) * (tick - low) / (high - low)
+        x = _LEFT + (_WIDTH - _LEFT - right) * (tick - low) / (high - low)
         parts.append(f'<line class="axis" x1="{x:.1f}" y1="{base}" x2="{x:.1f}" y2="{base + 4}"/>')
         parts.append(f'<text text-anchor="middle" x="{x:.1f}" y="{base + 17}">{tick:g}</text>')
     parts.append(

@@ -117,14 +117,14 @@ def load(
     """
     bundle = open_bundle(Path(path), trusted_key=Path(trusted_key) if trusted_key else None)
     try:
-        chosen, why = _choose(bundle, variant)
+        chosen, why = choose(bundle, variant)
         return Model(bundle, chosen, why, threads)
     except BaseException:
         bundle.close()
         raise
 
 
-def _choose(bundle: Bundle, name: str | None) -> tuple[Variant, str]:
+def choose(bundle: Bundle, name: str | None) -> tuple[Variant, str]:
     """Return the first variant whose fingerprint this machine has, and why not an earlier one."""
     machine = passport()
     if name is not None:

@@ -1,0 +1,106 @@
+"""Hold a board: one measurement at a time, whoever started it; the kernel frees it if the holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgekit.core.errors import ResourceError
+
+
+@contextmanager
+def held(path: Path, *, who: str, order: str) -> Iterator[None]:
+    """Hold the board's lock, shared by all its users.
+
+    A lock whose holder is gone (killed, or the board restarted) is free: the kernel forgets it. Ages are
+    taken from the time since boot, since a board's wall clock may jump.
+
+    Raises:
+        ResourceError: Someone else holds it.
+    """
+    descriptor = _opened(path)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResourceError(
+                f"the board is taken by {holder_words(holder(path))}",
+                hint="Wait for it (--wait), or free it with `edgekit devices unlock`.",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        said = {"who": who, "order": order, "pid": os.getpid(), "boot": boot(), "at_s": uptime_s()}
+        os.pwrite(descriptor, json.dumps(said).encode(), 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def holder(path: Path) -> dict[str, Any] | None:
+    """Return who holds the board, None where nobody does: who, order, pid, age_s."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _said(os.pread(descriptor, 4096, 0))
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def is_held(path: Path) -> bool:
+    """Return whether some process holds the lock at `path`."""
+    return holder(path) is not None
+
+
+def holder_words(found: dict[str, Any] | None) -> str:
+    """Return the holder in words."""
+    if not found or "who" not in found:
+        return "someone who has just begun"
+    age = found.get("age_s")
+    return f"{found['who']}, for {_age(age)}" if age is not None else str(found["who"])
+
+
+def _said(raw: bytes) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(raw)
+        found["age_s"] = uptime_s() - found["at_s"] if found["boot"] == boot() else None
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return found
+
+
+def _age(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _opened(path: Path) -> int:
+    """Open the lock for all users: O_CREAT alone is refused for others' files in a sticky /tmp."""
+    try:
+        return os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        os.fchmod(descriptor, 0o666)
+        return descriptor
+
+
+def uptime_s() -> float:
+    """Return the seconds since boot, which no change of the clock moves."""
+    return float(Path("/proc/uptime").read_text().split()[0])
+
+
+def boot() -> str:
+    """Return the id of this boot."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""

@@ -1,0 +1,129 @@
+"""Carry out one order on the machine this runs on."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.board.orders import Order
+from edgekit.bundle.read import open_bundle
+from edgekit.core.digest import digest_bytes, plain
+from edgekit.core.errors import RecipeError
+from edgekit.core.plugins import pick
+from edgekit.core.records import Artifact
+from edgekit.core.result import Subject
+from edgekit.core.watch import steps
+from edgekit.core.wire import artifact_from
+from edgekit.frames.images import read_image
+from edgekit.frames.prepare import prepare
+from edgekit.measure.bench import SPANS, BenchOrder, bench, has_frames
+from edgekit.measure.parity import largest_error
+from edgekit.runtime.load import choose
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Opened:
+    artifact: Artifact
+    variant: str
+    open_ms: float | None
+
+
+def carry_out(order: Order, folder: Path) -> dict[str, Any]:
+    """Return what an order asks for, as JSON knows it.
+
+    Args:
+        order: The order.
+        folder: Holds the order's files at their paths.
+
+    Raises:
+        EdgekitError: The order cannot be carried out; its kind says why.
+    """
+    kinds = {"bench": _bench, "answers": _answers, "parity": _parity}
+    if order.do not in kinds:
+        raise RecipeError(f"order: nothing called {order.do!r}", hint=f"There are: {', '.join(kinds)}.")
+    with _opened(order, folder) as opened:
+        return kinds[order.do](order, opened, folder)
+
+
+@contextmanager
+def _opened(order: Order, folder: Path) -> Iterator[_Opened]:
+    threads = order.settings.get("threads")
+    if not order.bundle:
+        artifact = artifact_from({**order.artifact, "main": str(folder / order.artifact["main"])})
+        yield _Opened(artifact=_with_threads(artifact, threads), variant="", open_ms=None)
+        return
+    began = time.perf_counter_ns()
+    with open_bundle(folder / order.bundle) as bundle:
+        variant, _ = choose(bundle, order.variant or None)
+        artifact = variant.artifact(bundle.folder, bundle.manifest.contract)
+        took = (time.perf_counter_ns() - began) / 1e6
+        yield _Opened(artifact=_with_threads(artifact, threads), variant=variant.name, open_ms=took)
+
+
+def _with_threads(artifact: Artifact, threads: int | None) -> Artifact:
+    if not threads:
+        return artifact
+    return dataclasses.replace(artifact, options={**artifact.options, "threads": threads})
+
+
+def _bench(order: Order, opened: _Opened, folder: Path) -> dict[str, Any]:
+    given = dict(order.settings)
+    threads = int(opened.artifact.options.get("threads", 0))
+    cpus = tuple(given.get("cpus", ()))
+    wanted = BenchOrder(
+        artifact=opened.artifact, files=tuple(folder / f for f in order.frames), open_ms=opened.open_ms, cpus=cpus,
+        spans=tuple(given.get("spans", ())) or _spans(opened.artifact, order.frames),
+        **{k: given[k] for k in ("mode", "runs", "seconds", "fps", "seed", "hz", "rest", "layers") if k in given},
+    )  # fmt: skip
+    subject = Subject(
+        **order.subject, variant=opened.variant, backend=opened.artifact.backend,
+        precision=opened.artifact.precision, threads=threads, cpus=cpus,
+    )  # fmt: skip
+    found = bench(wanted, subject, identity=order.id, when=order.when, device=order.device)
+    note = given.get("note", "")
+    return dict(plain(dataclasses.replace(found, notes=(*found.notes, note) if note else found.notes)))
+
+
+def _spans(artifact: Artifact, frames: Sequence[str]) -> tuple[str, ...]:
+    """Return the spans that can be measured: from a frame only where there are frames and declared answers."""
+    return SPANS if frames and has_frames(artifact.contract) else SPANS[:2]
+
+
+def _answers(order: Order, opened: _Opened, folder: Path) -> dict[str, Any]:
+    """Return the detections of every frame, by the code that an app runs."""
+    contract = opened.artifact.contract
+    if contract.frames is None or contract.answers.task != "detect":
+        raise RecipeError("accuracy on the device is judged for detectors", hint="Leave the data out.")
+    spec = dataclasses.replace(contract.answers, score=order.settings["score"], limit=order.settings["limit"])
+    answers = pick("answers", "detect", what="task")
+    shape, name, rows = contract.inputs[0].shape, contract.inputs[0].name, []
+    with pick("backends", opened.artifact.backend, what="backend").open(opened.artifact) as session:
+        for path in steps("accuracy", order.frames, len(order.frames)):
+            tensor, place = prepare(read_image(folder / path), contract.frames, (shape[2], shape[3]))
+            given = answers.answer(session.look({name: tensor}), spec, place, each_class=True)
+            rows.append([given.boxes.tolist(), given.scores.tolist(), given.classes.tolist()])
+    return {"found": rows, "variant": opened.variant}
+
+
+def _parity(order: Order, opened: _Opened, folder: Path) -> dict[str, Any]:
+    """Return the largest relative error of each pair `inputsK.npz`, `expectedK.npz`, and output digests."""
+    errors, digests = [], []
+    names = sorted(f for f in order.files if Path(f).name.startswith("inputs"))
+    with pick("backends", opened.artifact.backend, what="backend").open(opened.artifact) as session:
+        for name in names:
+            outputs = session.infer(_arrays(folder / name))
+            expected = _arrays(folder / name.replace("inputs", "expected"))
+            errors.append(min(largest_error(expected, outputs), 1e9))
+            digests.append(digest_bytes(b"".join(outputs[k].tobytes() for k in sorted(outputs))))
+    return {"errors": errors, "digests": digests, "variant": opened.variant}
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as data:
+        return {k: data[k] for k in data.files}

@@ -1,0 +1,271 @@
+"""Keep the agent on a device and talk to it: upload by hash, submit, wait, fetch."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgekit.board.agent import MARK
+from edgekit.board.orders import Order, order_text
+from edgekit.core import errors
+from edgekit.core.digest import digest_bytes, digest_file
+from edgekit.core.errors import DeviceError, EdgekitError, LinkError, MissingError, ResourceError
+from edgekit.core.files import write_bytes
+from edgekit.core.places import cache_home
+from edgekit.core.watch import watcher
+from edgekit.devices.protocol import Connection, Ran
+
+# What runs without third-party packages but numpy and the engine: the rooms a board gets.
+ROOMS = (
+    "core", "machine", "backends", "frames", "answers", "measure", "bundle", "runtime", "board",
+)  # fmt: skip
+_MAIN = b"from edgekit.board.agent import main\nmain()\n"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+# A link that comes back within this time is not worth a person's attention.
+_AGAIN_S = (1.0, 3.0, 8.0)
+_WAITS_S = (2.0, 5.0, 10.0, 20.0)
+
+Found = TypeVar("Found")
+
+
+def agent_file() -> Path:
+    """Return the agent as one zipapp, made from this edgekit's own light side; the same bytes each time."""
+    import io
+
+    package = Path(__file__).resolve().parent.parent
+    sources = [package / "__init__.py", *(p for r in ROOMS for p in sorted((package / r).rglob("*.py")))]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), _MAIN)
+        for source in sources:
+            name = f"edgekit/{source.relative_to(package).as_posix()}"
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), source.read_bytes(), zipfile.ZIP_DEFLATED)
+    data = buffer.getvalue()
+    path = cache_home() / "agents" / f"agent-{digest_bytes(data)[:12]}.pyz"
+    if not path.is_file():
+        write_bytes(path, data)
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and how the agent lives on a device.
+
+    Attributes:
+        root: Its folder there.
+        python: The Python that runs it.
+        lock: File whose lock says that the board is taken; one for all users of a board.
+    """
+
+    root: str = ".cache/edgekit-agent"
+    python: str = "python3"
+    lock: str = "/tmp/edgekit-board.lock"  # noqa: S108 - as the agent's own
+
+
+class Agent:
+    """The agent of one device, installed at the first call."""
+
+    def __init__(self, name: str, connection: Connection, place: Place) -> None:
+        self.name, self.connection, self.place = name, connection, place
+        self._file = agent_file()
+        self._ready = False
+
+    def hello(self) -> dict[str, Any]:
+        """Return what the device is and what waits there: see `board.agent.hello`."""
+        return self.ask("hello")
+
+    def ask(self, *words: str, given: bytes = b"", timeout_s: float = 60.0) -> dict[str, Any]:
+        """Return the agent's reply to one call.
+
+        Raises:
+            EdgekitError: The agent's own error, as the same kind.
+            DeviceError: The device cannot be reached, or what answers is no agent.
+            MissingError: There is no Python 3.10 there.
+        """
+        self.install()
+        return self._reply(self.connection.run(self._words(words), given=given, timeout_s=timeout_s))
+
+    def install(self) -> None:
+        """Put the agent there unless this very one is there already."""
+        if self._ready:
+            return
+        path = self._path()
+        # Home-relative paths work in every login shell; the version check comes first, its message is clearest.
+        check = "import sys; print(sys.version_info[:2] >= (3, 10), sys.version.split()[0])"
+        words = [
+            "sh",
+            "-c",
+            f"{shlex.quote(self.place.python)} -c {shlex.quote(check)} && sha256sum {shlex.quote(path)}",
+        ]
+        ran = self.connection.run(words)
+        found = re.search(r"^(True|False) (\S+)", ran.out, re.MULTILINE)
+        if ran.code == 127 or (not found and "not found" in ran.err):
+            raise MissingError(
+                f"{self.name}: no {self.place.python} there",
+                hint="Install Python 3.10, or name one with `python:`.",
+            )
+        if not found:
+            raise self._garbage(ran)
+        if found[1] == "False":
+            raise MissingError(
+                f"{self.name}: its {self.place.python} is {found[2]}, the agent needs 3.10 or newer",
+                hint="Install a newer Python there and name it with `python:` in the devices file.",
+            )
+        if digest_file(self._file) not in ran.out:
+            self._send_agent(path)
+        self._ready = True
+
+    def _send_agent(self, path: str) -> None:
+        watcher().phase(f"{self.name}: installing the agent ({self._file.stat().st_size / 1e3:.0f} kB)")
+        aside, sha256 = shlex.quote(f"{path}.part"), digest_file(self._file)
+        script = (
+            f"mkdir -p {shlex.quote(self.place.root)} && cat > {aside} && "
+            f'[ "$(sha256sum < {aside} | cut -d" " -f1)" = {sha256} ] && mv {aside} {shlex.quote(path)}'
+        )
+        ran = self.connection.put(self._file, ["sh", "-c", script])
+        if ran.code:
+            raise ResourceError(
+                f"{self.name}: the agent cannot be installed in {self.place.root}: {_last(ran.err)}",
+                hint="Free space there, or set `root` in the devices file to a folder this user may write.",
+            )
+
+    def _path(self) -> str:
+        return f"{self.place.root}/{self._file.name}"
+
+    def _words(self, words: tuple[str, ...]) -> list[str]:
+        return [
+            self.place.python,
+            self._path(),
+            words[0],
+            self.place.root,
+            *words[1:],
+            "--lock",
+            self.place.lock,
+        ]
+
+    def _reply(self, ran: Ran) -> dict[str, Any]:
+        lines = [line for line in ran.out.splitlines() if line.startswith(f"{MARK} ")]
+        try:
+            found: dict[str, Any] = json.loads(lines[-1].partition(" ")[2])
+        except (IndexError, ValueError):
+            raise self._garbage(ran) from None
+        if not isinstance(found, dict):
+            raise self._garbage(ran)
+        if "error" in found:
+            raise planned(found["error"], self.name)
+        return found
+
+    def _garbage(self, ran: Ran) -> EdgekitError:
+        if ran.code == 137 or "Killed" in ran.err:
+            return ResourceError(f"{self.name}: out of memory on the device", hint="Free memory there.")
+        said = _last(ran.err) or _last(ran.out) or "nothing"
+        return DeviceError(
+            f"{self.name}: what answers there is no edgekit agent (exit {ran.code}, it said {said[:160]!r})",
+            hint="Check the address, and `python` and `root` in the devices file.",
+        )
+
+    def upload(self, files: Mapping[str, Path]) -> None:
+        """Send what the device does not have yet, by SHA-256; what was cut goes on where it stopped.
+
+        Args:
+            files: Local files by their SHA-256.
+
+        Raises:
+            ResourceError: They do not fit there.
+        """
+        sizes = {s: p.stat().st_size for s, p in files.items()}
+        for _ in range(3):
+            wanted = retried(lambda: self.ask("wanted", given=json.dumps(sizes).encode()))["wanted"]
+            if not wanted:
+                return
+            for k, (sha256, have) in enumerate(wanted.items(), 1):
+                watcher().step(f"{self.name}: uploading", k, len(wanted))
+                self._send(files[sha256], sha256, have)
+        raise DeviceError(f"{self.name}: files arrive changed", hint="Check the link and the board's disk.")
+
+    def _send(self, path: Path, sha256: str, have: int) -> None:
+        words = self._words(("take", sha256, str(have), str(path.stat().st_size)))
+        try:
+            self._reply(self.connection.put(path, words, offset=have))
+        except errors.VerificationError as error:
+            watcher().note(str(error.message))
+        except LinkError as error:
+            watcher().note(f"{error.message}; trying again")
+            time.sleep(_AGAIN_S[0])
+
+    def submit(self, order: Order, *, wait: bool) -> None:
+        """Hand over an order whose files are there; handing it over twice does nothing more.
+
+        Raises:
+            ResourceError: Someone else has the board, and `wait` is not set.
+        """
+        words = ("submit", "--wait") if wait else ("submit",)
+        retried(lambda: self.ask(*words, given=order_text(order).encode()))
+
+    def wait(self, identity: str) -> dict[str, Any]:
+        """Return the result of an order when it is done; a killed agent is started again.
+
+        Raises:
+            DeviceError: The link stays cut: the order goes on there and can be collected later.
+        """
+        turn, said = 0, ""
+        while True:
+            patience = str(_WAITS_S[min(turn, len(_WAITS_S) - 1)])
+            found = retried(lambda: self.ask("status", identity, patience, timeout_s=90))  # noqa: B023
+            if found["state"] == "done":
+                return self.fetch(identity)
+            if not found["state"]:
+                raise DeviceError(f"{self.name}: does not know order {identity}", hint="Start the run again.")
+            said = _show(self.name, identity, found, said)
+            turn += 1
+
+    def fetch(self, identity: str) -> dict[str, Any]:
+        """Return the result of a finished order; it stays there until `forget`."""
+        return retried(lambda: self.ask("fetch", identity, timeout_s=300))
+
+    def forget(self, identity: str) -> None:
+        """Remove a result there, after it was stored here."""
+        self.ask("forget", identity)
+
+
+def retried(call: Callable[[], Found]) -> Found:
+    """Return what `call` gives; a lost link is tried again three times within 12 s."""
+    for pause in _AGAIN_S:
+        try:
+            return call()
+        except LinkError as error:
+            watcher().note(f"{error.message}; trying again in {pause:.0f} s")
+            time.sleep(pause)
+    return call()
+
+
+def _show(name: str, identity: str, found: Mapping[str, Any], said: str) -> str:
+    """Tell the watcher how far an order is; return what was said."""
+    progress, owner = found.get("progress") or {}, found.get("holder") or {}
+    if owner.get("order") not in {None, identity}:
+        words = f"{name}: waiting for {owner.get('who')}"
+    else:
+        words = f"{name}: {progress.get('phase') or 'starting'}"
+    if words != said:
+        watcher().phase(words)
+    if progress.get("total"):
+        watcher().step(f"{name}: {progress['name']}", progress["done"], progress["total"])
+    return words
+
+
+def planned(error: Mapping[str, Any], name: str) -> EdgekitError:
+    """Return the error an agent answered, as the same kind here."""
+    kind: type[EdgekitError] = getattr(errors, str(error.get("kind")), EdgekitError)
+    return kind(f"{name}: {error.get('message')}", hint=str(error.get("hint", "")))
+
+
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""
