@@ -176,6 +176,24 @@ def unlock(lock: Path) -> dict[str, Any]:
     return {"held_by": found}
 
 
+def engines() -> dict[str, Any]:
+    """Return each installed engine with its version, and whether it starts, tried in a process of its own."""
+    found = {}
+    for name, version in passport()["engines"].items() if "engines" in passport() else ():
+        code = f"from edgekit.core.lazy import need; need({name!r})"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+        )
+        why = done.stderr.strip().splitlines()[-1][:300] if done.stderr.strip() else f"exit {done.returncode}"
+        found[name] = {
+            "version": version,
+            "works": done.returncode == 0,
+            "why": "" if done.returncode == 0 else why,
+        }
+    return {"engines": found}
+
+
 def unpack(root: Path, names: list[str]) -> dict[str, Any]:
     """Unpack wheels among the blobs into `site`, which the agent's Python then sees; no pip is needed."""
     import shutil
@@ -211,6 +229,7 @@ def answered(words: list[str]) -> dict[str, Any]:
         "fetch": lambda: dict(json.loads((depot.results / f"{rest[0]}.json").read_text())),
         "forget": partial(depot.forget, *rest[:1]),
         "unlock": partial(unlock, lock),
+        "engines": engines,
         "unpack": lambda: unpack(root, json.loads(sys.stdin.read())),
         "worker": partial(worker, depot, lock),
     }

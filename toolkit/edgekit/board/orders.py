@@ -20,7 +20,7 @@ class Order:
 
     Attributes:
         id: Unique; results are known by it, so that none is stored twice.
-        do: "bench", "answers" or "parity".
+        do: "bench", "compare", "answers" or "parity".
         who: Who asks, as user@host: shown to whoever finds the board taken.
         when: UTC in ISO 8601, by the clock of whoever asks: a board's own clock may be wrong.
         device: Name the board was asked for by.
@@ -29,6 +29,7 @@ class Order:
         bundle: Folder of the bundle, empty where an artifact is given.
         variant: Of the bundle; empty lets the board pick the one that suits it.
         artifact: Instead of a bundle, its `main` below the order's folder.
+        other: Of "compare": bundle, variant, artifact and subject of B; what stands above is A.
         frames: Images or arrays to draw inputs from.
         settings: What the work needs to know: mode, spans, seed and the like.
     """
@@ -43,6 +44,7 @@ class Order:
     bundle: str = ""
     variant: str = ""
     artifact: Mapping[str, Any] = field(default_factory=dict)
+    other: Mapping[str, Any] = field(default_factory=dict)
     frames: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     schema: str = SCHEMA

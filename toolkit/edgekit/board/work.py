@@ -22,8 +22,10 @@ from edgekit.core.watch import steps
 from edgekit.core.wire import artifact_from
 from edgekit.frames.images import read_image
 from edgekit.frames.prepare import prepare
-from edgekit.measure.bench import SPANS, BenchOrder, bench, has_frames
+from edgekit.machine.probe import physical_cores
+from edgekit.measure.bench import SPANS, BenchOrder, bench, has_frames, refuse_spans
 from edgekit.measure.parity import largest_error
+from edgekit.measure.versus import versus
 from edgekit.runtime.load import choose
 
 
@@ -44,7 +46,7 @@ def carry_out(order: Order, folder: Path) -> dict[str, Any]:
     Raises:
         EdgekitError: The order cannot be carried out; its kind says why.
     """
-    kinds = {"bench": _bench, "answers": _answers, "parity": _parity}
+    kinds = {"bench": _bench, "compare": _compare, "answers": _answers, "parity": _parity}
     if order.do not in kinds:
         raise RecipeError(f"order: nothing called {order.do!r}", hint=f"There are: {', '.join(kinds)}.")
     with _opened(order, folder) as opened:
@@ -56,7 +58,9 @@ def _opened(order: Order, folder: Path) -> Iterator[_Opened]:
     threads = order.settings.get("threads")
     if not order.bundle:
         artifact = artifact_from({**order.artifact, "main": str(folder / order.artifact["main"])})
-        yield _Opened(artifact=_with_threads(artifact, threads), variant="", open_ms=None)
+        # An engine's own choice differs between engines and versions; a bundle's is what it was proven with.
+        own = artifact.options.get("threads") or physical_cores()
+        yield _Opened(artifact=_with_threads(artifact, threads or own), variant="", open_ms=None)
         return
     began = time.perf_counter_ns()
     with open_bundle(folder / order.bundle) as bundle:
@@ -74,20 +78,41 @@ def _with_threads(artifact: Artifact, threads: int | None) -> Artifact:
 
 def _bench(order: Order, opened: _Opened, folder: Path) -> dict[str, Any]:
     given = dict(order.settings)
-    threads = int(opened.artifact.options.get("threads", 0))
     cpus = tuple(given.get("cpus", ()))
     wanted = BenchOrder(
         artifact=opened.artifact, files=tuple(folder / f for f in order.frames), open_ms=opened.open_ms, cpus=cpus,
         spans=tuple(given.get("spans", ())) or _spans(opened.artifact, order.frames),
         **{k: given[k] for k in ("mode", "runs", "seconds", "fps", "seed", "hz", "rest", "layers") if k in given},
     )  # fmt: skip
-    subject = Subject(
-        **order.subject, variant=opened.variant, backend=opened.artifact.backend,
-        precision=opened.artifact.precision, threads=threads, cpus=cpus,
-    )  # fmt: skip
-    found = bench(wanted, subject, identity=order.id, when=order.when, device=order.device)
+    found = bench(wanted, _subject(order, opened), identity=order.id, when=order.when, device=order.device)
     note = given.get("note", "")
     return dict(plain(dataclasses.replace(found, notes=(*found.notes, note) if note else found.notes)))
+
+
+def _compare(order: Order, opened: _Opened, folder: Path) -> dict[str, Any]:
+    """Return the comparison of the order's other build with its own."""
+    second = dataclasses.replace(
+        order, bundle=order.other.get("bundle", ""), variant=order.other.get("variant", ""),
+        artifact=order.other.get("artifact", {}), subject=order.other["subject"],
+    )  # fmt: skip
+    span = order.settings["spans"][0]
+    with _opened(second, folder) as other:
+        for one in (opened, other):
+            refuse_spans(one.artifact, (span,), order.frames)
+        subjects = (_subject(order, opened), _subject(second, other))
+        found = versus(
+            (opened.artifact, other.artifact), subjects, [folder / f for f in order.frames], span=span,
+            when=order.when, device=order.device, seed=order.settings.get("seed", 0),
+        )  # fmt: skip
+    return dict(plain(found))
+
+
+def _subject(order: Order, opened: _Opened) -> Subject:
+    return Subject(
+        **order.subject, variant=opened.variant, backend=opened.artifact.backend,
+        precision=opened.artifact.precision, threads=int(opened.artifact.options.get("threads", 0)),
+        cpus=tuple(order.settings.get("cpus", ())),
+    )  # fmt: skip
 
 
 def _spans(artifact: Artifact, frames: Sequence[str]) -> tuple[str, ...]:

@@ -1,15 +1,21 @@
-"""`edgekit devices`: profiles, and what this machine is."""
+"""`edgekit devices`: profiles, and what machines are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import click
 
-from edgekit.cli.screen import reporting, show_json, table
+from edgekit.cli.screen import Progress, reporting, show_json, table
+from edgekit.core.watch import watched_by
 
 
 @click.group("devices")
 def command() -> None:
-    """List and show device profiles; probe this machine."""
+    """List and show device profiles; add, look at and provision boards."""
 
 
 @command.command("list")
@@ -76,12 +82,16 @@ def show(name: str, as_json: bool) -> None:
 
 
 @command.command("probe")
+@click.argument("devices", default="")
 @reporting
-def probe(as_json: bool) -> None:
-    """Describe this machine: the passport that every measurement carries.
+def probe(devices: str, as_json: bool) -> None:
+    """Describe this machine, or DEVICES (names and tag:NAME): the passport that every measurement carries.
 
     Example: edgekit devices probe --json
     """
+    if devices:
+        _probe_others(devices, as_json=as_json)
+        return
     from edgekit.core.lazy import have
     from edgekit.machine.probe import passport
 
@@ -96,6 +106,146 @@ def probe(as_json: bool) -> None:
         return
     rows = [(k.replace("_", " "), _words(v)) for k, v in machine.items()]
     table(("fact", "found"), [*rows, ("profiles", ", ".join(names))])
+
+
+def _probe_others(devices: str, *, as_json: bool) -> None:
+    from edgekit.devices.profiles import chosen
+    from edgekit.jobs.boards import looked_at
+
+    with _drawn():
+        rows = looked_at(chosen(devices))
+    if as_json:
+        show_json(rows)
+        return
+    for row in rows:
+        table(("fact", "found"), [(k.replace("_", " "), _words(v)) for k, v in row.items()])
+        click.echo()
+
+
+@command.command("add")
+@click.argument("name")
+@click.option("--ssh", "address", required=True, help="user@host, or a name of your ssh configuration.")
+@click.option("--extends", default="", help="Profile it is one of; found by a look at the board where empty.")
+@click.option("--tag", "tags", multiple=True, help="To choose many boards at once: --devices tag:NAME.")
+@click.option("--root", default="", help="The agent's folder there instead of ~/.cache/edgekit-agent.")
+@click.option("--python", default="", help="The Python there instead of python3.")
+@click.option(
+    "--lock", default="", help="File that says that the board is taken, the same for all its users."
+)
+@click.option("--no-probe", is_flag=True, help="Do not look at the board.")
+@reporting
+def add(name: str, address: str, no_probe: bool, as_json: bool, **options: Any) -> None:
+    """Add a board NAME to your devices file, after a look at it over SSH.
+
+    Example: edgekit devices add gate-cam --ssh pi@gate-cam --tag lab
+    """
+    from edgekit.jobs.boards import add as added
+
+    with _drawn():
+        path, base = added(name, address=address, probe=not no_probe, **options)
+    if as_json:
+        show_json({"name": name, "extends": base, "file": path})
+    else:
+        click.echo(f"{name}: {base}, in {path}")
+
+
+@command.command("doctor")
+@click.argument("devices")
+@reporting
+def doctor(devices: str, as_json: bool) -> int:
+    """Say what DEVICES (names and tag:NAME) have, what they lack and how to get it.
+
+    Example: edgekit devices doctor gate-cam
+    """
+    from edgekit.devices.profiles import chosen
+    from edgekit.jobs.boards import diagnosed
+
+    with _drawn():
+        found = [diagnosed(p) for p in chosen(devices)]
+    if as_json:
+        show_json(found)
+    for one in found if not as_json else ():
+        machine = one["passport"]
+        what = machine.get("board") or machine.get("cpu")
+        click.echo(
+            f"{one['device']}: {what}, {machine['arch']}, {machine.get('libc', '')}, Python {machine['python']}, {one['free_mb']} MB free"
+        )
+        table(
+            ("engine", "state", "what to do"),
+            [(e["engine"], e["state"], e["advice"]) for e in one["engines"]],
+        )
+        for line in one["warnings"]:
+            click.echo(click.style(f"warning: {line}", fg="yellow"))
+        if one["waiting"] or one["done"]:
+            click.echo(
+                f"orders: {len(one['waiting'])} waiting, {len(one['done'])} done (edgekit results collect)"
+            )
+        click.echo()
+    return 0 if all(any(e["works"] for e in one["engines"]) for one in found) else 7
+
+
+@command.command("provision")
+@click.argument("device")
+@click.option("--engine", default="onnxruntime", show_default=True, help="onnxruntime or openvino.")
+@click.option(
+    "--wheelhouse",
+    type=click.Path(path_type=Path),
+    help="Folder of wheels, for boards and hosts without a network.",
+)
+@click.option("--fill", is_flag=True, help="Download what the board needs into the wheelhouse, and stop.")
+@reporting
+def provision(device: str, engine: str, wheelhouse: Path | None, fill: bool, as_json: bool) -> None:
+    """Put an engine on DEVICE, below the agent's folder: no root and no pip is needed there.
+
+    \b
+    Examples:
+      edgekit devices provision gate-cam --engine onnxruntime
+      edgekit devices provision gate-cam --wheelhouse wheels/ --fill
+      edgekit devices provision gate-cam --wheelhouse wheels/
+    """
+    from edgekit.core.errors import RecipeError
+    from edgekit.devices.profiles import chosen
+    from edgekit.jobs.boards import provision as provisioned
+
+    if fill and wheelhouse is None:
+        raise RecipeError("--fill needs --wheelhouse", hint="Name the folder that gets the wheels.")
+    with _drawn():
+        found = provisioned(chosen(device)[0], engine=engine, wheelhouse=wheelhouse, fill=fill)
+    if as_json:
+        show_json(found)
+    else:
+        where = f"in {wheelhouse}" if fill else f"on {device}"
+        click.echo(", ".join(f"{k} {v}" for k, v in found.items()) + f" {where}")
+
+
+@command.command("unlock")
+@click.argument("device")
+@reporting
+def unlock(device: str, as_json: bool) -> None:
+    """End the run that holds DEVICE; a lock without a running holder is free by itself.
+
+    Example: edgekit devices unlock gate-cam
+    """
+    from edgekit.devices.profiles import chosen
+    from edgekit.jobs.boards import unlock as unlocked
+
+    with _drawn():
+        found = unlocked(chosen(device)[0])
+    if as_json:
+        show_json({"held_by": found})
+    else:
+        click.echo(f"{device}: was held by {found.get('who', 'someone')}" if found else f"{device}: is free")
+
+
+@contextmanager
+def _drawn() -> Iterator[None]:
+    """Draw the progress of a block."""
+    progress = Progress()
+    try:
+        with watched_by(progress):
+            yield
+    finally:
+        progress.close()
 
 
 def _words(value: object) -> str:

@@ -19,6 +19,7 @@ from edgekit.cli import (
     bench,
     bundle,
     cache,
+    compare,
     compile,  # noqa: A004 - the command is called so
     data,
     devices,
@@ -54,6 +55,7 @@ def edgekit() -> None:
 for _module in (
     compile,
     bench,
+    compare,
     results,
     train,
     init,

@@ -103,11 +103,12 @@ def bench_here(request: Request) -> Result:
     ):
         order = order_of(parcel, request, "local")
         for path, source in parcel.sources.items():
-            _link(source, Path(folder) / path)
+            link(source, Path(folder) / path)
         return rebuilt(carry_out(order, Path(folder)), Result)
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """Put a file at another path, without a copy where the disk is the same."""
     import shutil
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +140,12 @@ def bench_on(profile: Profile, request: Request, store: Store) -> Result:
     except EdgekitError:
         store.forget_pending(order.id)
         raise
-    return collected(agent, order.id, profile, store, agent.wait(order.id), skew=_skew(hello))
+    try:
+        body = agent.wait(order.id)
+    except DeviceError as error:
+        hint = "The run goes on there; `edgekit results collect` fetches its result."
+        raise type(error)(error.message, hint=hint) from error
+    return collected(agent, order.id, profile, store, body, skew=_skew(hello))
 
 
 def collected(

@@ -106,7 +106,7 @@ def bench(order: BenchOrder, subject: Subject, *, identity: str, when: str, devi
         DeviceError: The measuring process died.
     """
     mode, machine = mode_of(order), passport()
-    _refuse_spans(order)
+    refuse_spans(order.artifact, order.spans, order.files)
     run, found = _Run(), {}
     with Sampler(hz=order.hz) as sampler:
         rest_s = mode.idle_s if order.rest and _has_power(sampler) else 0.0
@@ -137,13 +137,18 @@ def has_frames(contract: Contract) -> bool:
     return contract.frames is not None and contract.answers.task != "raw"
 
 
-def _refuse_spans(order: BenchOrder) -> None:
-    if unknown := sorted(set(order.spans) - set(SPANS)):
+def refuse_spans(artifact: Artifact, spans: Sequence[str], files: Sequence[object]) -> None:
+    """Refuse a span that does not exist, or that this model cannot have.
+
+    Raises:
+        RecipeError: There is one.
+    """
+    if unknown := sorted(set(spans) - set(SPANS)):
         raise RecipeError(f"span: no {unknown[0]!r}", hint=f"There are: {', '.join(SPANS)}.")
-    if "frame_to_result" in order.spans and not (order.files and has_frames(order.artifact.contract)):
-        lacks = "declares no pre- and post-processing" if order.files else "has no frames to start from"
+    if "frame_to_result" in spans and not (files and has_frames(artifact.contract)):
+        lacks = "declares no pre- and post-processing" if files else "has no frames to start from"
         raise RecipeError(
-            f"span frame_to_result: {order.artifact.main.name} {lacks}",
+            f"span frame_to_result: {artifact.main.name} {lacks}",
             hint="Give images with --data, or a bundle.",
         )
 
