@@ -224,6 +224,7 @@ def answered(words: list[str]) -> dict[str, Any]:
         "hello": partial(hello, depot, lock),
         "wanted": lambda: {"wanted": depot.wanted(json.loads(sys.stdin.read()))},
         "take": lambda: _take(depot, rest),
+        "take-pack": lambda: {"taken": depot.take_pack(sys.stdin.buffer)},
         "submit": lambda: submit(depot, lock, sys.stdin.read(), wait="--wait" in words),
         "status": lambda: status(depot, lock, rest[0], float(rest[1])),
         "fetch": lambda: dict(json.loads((depot.results / f"{rest[0]}.json").read_text())),

@@ -9,6 +9,7 @@ results/<id>.json       its result, until the host has taken it
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -93,6 +94,18 @@ class Depot:
                 f"{sha256[:12]}: arrived changed", hint="It is sent again from the start."
             )
         part.replace(self.blobs / sha256)
+
+    def take_pack(self, source: IO[bytes]) -> int:
+        """Take small blobs, one after the other: a line with SHA-256 and size, then the bytes; return how many.
+
+        A cut loses only the blob it falls into.
+        """
+        count = 0
+        while line := source.readline(128):
+            sha256, size = line.decode().split()
+            self.take(sha256, 0, int(size), io.BytesIO(source.read(int(size))))
+            count += 1
+        return count
 
     def submit(self, order: Order) -> None:
         """Keep an order whose files are all here; one that is known already stays as it is.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from edgekit.frames.images import read_image
 from edgekit.frames.prepare import prepare
 from edgekit.machine.probe import physical_cores
 from edgekit.measure.bench import SPANS, BenchOrder, bench, has_frames, refuse_spans
+from edgekit.measure.contest import contest
+from edgekit.measure.outputs import outputs_apart
 from edgekit.measure.parity import largest_error
 from edgekit.measure.versus import versus
-from edgekit.runtime.load import choose
+from edgekit.runtime.load import choose, load
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,9 +48,14 @@ def carry_out(order: Order, folder: Path) -> dict[str, Any]:
     Raises:
         EdgekitError: The order cannot be carried out; its kind says why.
     """
-    kinds = {"bench": _bench, "compare": _compare, "answers": _answers, "parity": _parity}
+    several = {"contest": _contest, "answers": _answers, "pair": _pair, "parity": _parity, "golden": _golden}
+    if order.do in several:
+        return several[order.do](order, _entrants(order, folder), folder)
+    kinds = {"bench": _bench, "compare": _compare}
     if order.do not in kinds:
-        raise RecipeError(f"order: nothing called {order.do!r}", hint=f"There are: {', '.join(kinds)}.")
+        raise RecipeError(
+            f"order: nothing called {order.do!r}", hint=f"There are: {', '.join((*kinds, *several))}."
+        )
     with _opened(order, folder) as opened:
         return kinds[order.do](order, opened, folder)
 
@@ -120,33 +127,64 @@ def _spans(artifact: Artifact, frames: Sequence[str]) -> tuple[str, ...]:
     return SPANS if frames and has_frames(artifact.contract) else SPANS[:2]
 
 
-def _answers(order: Order, opened: _Opened, folder: Path) -> dict[str, Any]:
+def _entrants(order: Order, folder: Path) -> dict[str, Artifact]:
+    """Return the artifacts a compile sent, by name."""
+    given = order.settings["entrants"]
+    return {n: artifact_from({**a, "main": str(folder / a["main"])}) for n, a in given.items()}
+
+
+def _contest(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:
+    """Return the timings of variants that took turns."""
+    kept = ("runs", "seconds", "limit_s", "spans", "receipts")
+    found = contest(
+        entrants, [folder / f for f in order.frames], **{k: order.settings[k] for k in kept}
+    )  # fmt: skip
+    return {"samples": {n: vars(s) for n, s in found.items()}}
+
+
+def _answers(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:
     """Return the detections of every frame, by the code that an app runs."""
-    contract = opened.artifact.contract
+    artifact = entrants["main"]
+    contract = artifact.contract
     if contract.frames is None or contract.answers.task != "detect":
         raise RecipeError("accuracy on the device is judged for detectors", hint="Leave the data out.")
     spec = dataclasses.replace(contract.answers, score=order.settings["score"], limit=order.settings["limit"])
     answers = pick("answers", "detect", what="task")
     shape, name, rows = contract.inputs[0].shape, contract.inputs[0].name, []
-    with pick("backends", opened.artifact.backend, what="backend").open(opened.artifact) as session:
+    with pick("backends", artifact.backend, what="backend").open(artifact) as session:
         for path in steps("accuracy", order.frames, len(order.frames)):
             tensor, place = prepare(read_image(folder / path), contract.frames, (shape[2], shape[3]))
             given = answers.answer(session.look({name: tensor}), spec, place, each_class=True)
             rows.append([given.boxes.tolist(), given.scores.tolist(), given.classes.tolist()])
-    return {"found": rows, "variant": opened.variant}
+    return {"found": rows}
 
 
-def _parity(order: Order, opened: _Opened, folder: Path) -> dict[str, Any]:
+def _pair(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:
+    """Return the largest output error of one artifact against another."""
+    error, died = outputs_apart(entrants["reference"], entrants["other"], [folder / f for f in order.frames])
+    return {"error": error, "died": died}
+
+
+def _parity(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:
     """Return the largest relative error of each pair `inputsK.npz`, `expectedK.npz`, and output digests."""
     errors, digests = [], []
     names = sorted(f for f in order.files if Path(f).name.startswith("inputs"))
-    with pick("backends", opened.artifact.backend, what="backend").open(opened.artifact) as session:
+    artifact = entrants["main"]
+    with pick("backends", artifact.backend, what="backend").open(artifact) as session:
         for name in names:
             outputs = session.infer(_arrays(folder / name))
             expected = _arrays(folder / name.replace("inputs", "expected"))
             errors.append(min(largest_error(expected, outputs), 1e9))
             digests.append(digest_bytes(b"".join(outputs[k].tobytes() for k in sorted(outputs))))
-    return {"errors": errors, "digests": digests, "variant": opened.variant}
+    return {"errors": errors, "digests": digests}
+
+
+def _golden(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:
+    """Return the answers of a bundle for its golden frames, opened and run as an app does."""
+    del order, entrants
+    frames = sorted((folder / "bundle/golden").glob("frame*.npy"))
+    with load(folder / "bundle") as model:
+        return {"answers": [model(read_image(f)).plain() for f in frames], "variant": model.variant.name}
 
 
 def _arrays(path: Path) -> dict[str, Any]:

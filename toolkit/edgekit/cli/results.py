@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli.screen import Progress, reporting, show_json, table
 from edgekit.core.watch import watched_by
+
+if TYPE_CHECKING:
+    from edgekit.results.index import Row
 
 
 @click.group("results")
@@ -36,7 +40,13 @@ def list_results(device: str, subject: str, mode: str, as_json: bool) -> None:
         return
     if not rows:
         click.echo("no results yet; make one: edgekit bench model.onnx --mode quick")
-        return
+    else:
+        _print_rows(rows)
+    for one in waiting:
+        click.echo(f"pending: {one['id']} on {one['device']} (edgekit results collect)", err=True)
+
+
+def _print_rows(rows: list[Row]) -> None:
     table(
         ("id", "device", "model", "variant", "mode", "p50", "p90", "label", "note"),
         [
@@ -48,8 +58,6 @@ def list_results(device: str, subject: str, mode: str, as_json: bool) -> None:
         ],
         right=(5, 6),
     )  # fmt: skip
-    for one in waiting:
-        click.echo(f"pending: {one['id']} on {one['device']} (edgekit results collect)", err=True)
 
 
 def _ms(value: float | None) -> str:

@@ -124,6 +124,29 @@ class VariantOutcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One rung of the parity ladder: outputs on golden frames, against the rung below.
+
+    Attributes:
+        name: Such as "ONNX", "board", "runtime".
+        error: Largest |difference| of any output over that output's largest |value|; for "runtime" the share of
+            answers that found no partner.
+        limit: Allowed; None where the accuracy gate judges it, since int8 and half precision differ by design.
+        where: What it ran on.
+    """
+
+    name: str
+    error: float
+    limit: float | None
+    where: str = "this machine"
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is within its limit."""
+        return self.limit is None or self.error <= self.limit
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """One gate, judged.
 
@@ -183,6 +206,7 @@ class Outcome:
         recipe: The recipe as it was used, as JSON knows it.
         bench: Mode.
         require_measured: Whether a gate that was not measured or not judged fails.
+        ladder: Parity from the model as it came to the bundle on the device.
     """
 
     name: str
@@ -202,6 +226,7 @@ class Outcome:
     bench: str = ""
     when: str = ""
     require_measured: bool = False
+    ladder: tuple[Rung, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,8 @@ _MAIN = b"from edgekit.board.agent import main\nmain()\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 # A link that comes back within this time is not worth a person's attention.
 _AGAIN_S = (1.0, 3.0, 8.0)
+# Files up to this many bytes travel together, so many at once.
+_SMALL, _PACK = 1_000_000, 32
 _WAITS_S = (2.0, 5.0, 10.0, 20.0)
 
 Found = TypeVar("Found")
@@ -185,9 +188,13 @@ class Agent:
             wanted = retried(lambda: self.ask("wanted", given=json.dumps(sizes).encode()))["wanted"]
             if not wanted:
                 return
-            for k, (sha256, have) in enumerate(wanted.items(), 1):
-                watcher().step(f"{self.name}: uploading", k, len(wanted))
-                self._send(files[sha256], sha256, have)
+            small = [s for s, have in wanted.items() if sizes[s] <= _SMALL and not have]
+            for k, sha256 in enumerate((s for s in wanted if s not in small), 1):
+                watcher().step(f"{self.name}: uploading", k, len(wanted) - len(small))
+                self._send(files[sha256], sha256, wanted[sha256])
+            for k in range(0, len(small), _PACK):
+                watcher().step(f"{self.name}: uploading small files", k + 1, len(small))
+                self._send_pack([files[s] for s in small[k : k + _PACK]], small[k : k + _PACK])
         raise DeviceError(f"{self.name}: files arrive changed", hint="Check the link and the board's disk.")
 
     def _send(self, path: Path, sha256: str, have: int) -> None:
@@ -199,6 +206,18 @@ class Agent:
         except LinkError as error:
             watcher().note(f"{error.message}; trying again")
             time.sleep(_AGAIN_S[0])
+
+    def _send_pack(self, paths: Sequence[Path], names: Sequence[str]) -> None:
+        """Send small files in one call: a Python that starts for each would take longer than they do."""
+        with tempfile.NamedTemporaryFile() as pack:
+            for path, sha256 in zip(paths, names, strict=True):
+                data = path.read_bytes()
+                pack.write(f"{sha256} {len(data)}\n".encode() + data)
+            pack.flush()
+            try:
+                self._reply(self.connection.put(Path(pack.name), self._words(("take-pack",))))
+            except (errors.VerificationError, LinkError) as error:
+                watcher().note(f"{error.message}; trying again")
 
     def submit(self, order: Order, *, wait: bool) -> None:
         """Hand over an order whose files are there; handing it over twice does nothing more.

@@ -33,6 +33,9 @@ class LatencyGate:
                 gate=key, limit=limit, found=_missing(tail), state="not judged", detail="too few runs"
             )
         found = f"{tail.bound_ms:.2f} ms"
+        if evidence.emulated:
+            detail = f"emulated by {evidence.emulated}: this says nothing about the device"
+            return Verdict(gate=key, limit=limit, found=found, state="not judged", detail=detail)
         if latency.label == "unstable":
             detail = f"the {latency.runs} runs were unstable (variation above 10 %)"
             return Verdict(gate=key, limit=limit, found=found, state="not judged", detail=detail)

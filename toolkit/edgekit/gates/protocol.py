@@ -20,6 +20,7 @@ class Evidence:
         speedup: Ratio of medians on alternating runs with its 95 % interval; None if not measured.
         why_no_accuracy: Why accuracy could not be judged; empty where it could.
         why_no_device: Why nothing was measured on the device; empty where it was.
+        emulated: Name of the emulator the device is, empty for a real one: its latencies are no claim.
     """
 
     chosen: VariantOutcome
@@ -27,6 +28,7 @@ class Evidence:
     speedup: tuple[float, float, float] | None = None
     why_no_accuracy: str = ""
     why_no_device: str = ""
+    emulated: str = ""
 
 
 class Gate(Protocol):

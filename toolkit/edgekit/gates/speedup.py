@@ -18,6 +18,9 @@ class Speedup:
             detail = evidence.why_no_device or "there is no float32 variant of the same engine"
             return Verdict(gate=key, limit=limit, found="-", state="not measured", detail=detail)
         ratio, low, high = evidence.speedup
+        if evidence.emulated:
+            detail = f"emulated by {evidence.emulated}: this says nothing about the device"
+            return Verdict(gate=key, limit=limit, found=f"{ratio:.2f} x", state="not judged", detail=detail)
         reference = evidence.reference.name if evidence.reference else "float32"
         return Verdict(
             gate=key,

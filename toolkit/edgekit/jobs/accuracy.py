@@ -13,7 +13,7 @@ from edgekit.core import versions
 from edgekit.core.outcome import Accuracy
 from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact
-from edgekit.core.watch import steps
+from edgekit.core.watch import steps, watcher
 from edgekit.data.dataset import pixel_boxes
 from edgekit.data.sample import Sample
 from edgekit.forms.stored import restore, store
@@ -21,6 +21,7 @@ from edgekit.frames.images import read_image
 from edgekit.frames.prepare import prepare
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data
+from edgekit.jobs.trial import machine_key
 from edgekit.jobs.variants import Lowered
 from edgekit.metrics.coco_map import LIMIT, SCORE, Found, Scores, Truth, drop_interval, score
 
@@ -91,13 +92,19 @@ def judged(
         digest: SHA-256 over the samples.
         where: What the images are for, for whoever watches.
     """
+    # A guard tries dozens of plans: it runs here, where only its order of layers matters.
+    board = ask.board if where == "accuracy" else None
     inputs = {
-        "variant": lowered.digest, "samples": digest, "code": versions.code(), "isa": ask.passport.get("isa"),
+        "variant": lowered.digest, "samples": digest, "code": versions.code(), "isa": (ask.passport if board else ask.host).get("isa"), "on": machine_key(ask) if board else "",
         "tools": versions.versions("pycocotools", lowered.wanted.backend), "names": list(names), "bands": ask.checked.recipe.data.bands,
     }  # fmt: skip
 
     def make(folder: Path) -> None:
-        found = detections_of(lowered.artifact, samples, what=f"{where}: {lowered.wanted.plain}")
+        if board:
+            watcher().phase(f"{where} on {board.name}: {lowered.wanted.plain}")
+            found = board.detections(lowered.artifact, [s.path for s in samples])
+        else:
+            found = detections_of(lowered.artifact, samples, what=f"{where}: {lowered.wanted.plain}")
         _keep(folder / "found.npz", found)
         store(
             folder / "scores.json",
@@ -129,7 +136,7 @@ def accuracy_of(
 ) -> Accuracy:
     """Return the accuracy of a variant on the validation images, with its drop against the reference."""
     metric = ask.checked.recipe.data.metric
-    where = "this machine" if ask.here else f"{lowered.wanted.backend} on this {ask.passport['arch']} host"
+    where = ask.where if ask.here else f"{lowered.wanted.backend} on this {ask.host['arch']} host"
     if simulated:
         where = "a simulation on this host (openvino, symmetric int8)"
     own = judged(ask, lowered, data.validation, data.names, digest=data.validation_digest, where="accuracy")

@@ -14,6 +14,7 @@ from edgekit.jobs.ask import Ask
 from edgekit.jobs.before import refuse_early
 from edgekit.jobs.compile import Compiled, compile_for
 from edgekit.jobs.init import recipe_text
+from edgekit.jobs.remote import reached
 from edgekit.jobs.train import Trained, trained
 from edgekit.machine.probe import passport
 from edgekit.recipe.check import Checked, check_recipe, read_recipe
@@ -92,10 +93,12 @@ def ask_for(
     """Return what a compile is asked for; the arguments are those of `compile_recipe`."""
     if imgsz and not 32 <= imgsz <= 4096:
         raise RecipeError(f"--imgsz: {imgsz} is not 32 to 4096 pixels", hint="Take 640, 512, 416 or 320.")
+    profile = profile_of(device)
     return Ask(
         checked=checked,
-        profile=profile_of(device),
-        passport=passport(),
+        profile=profile,
+        host=passport(),
+        board=reached(profile),
         cache=StepCache(root=Path(work_dir) if work_dir else cache_home(), reuse=not no_cache),
         out=Path(output),
         precision=precision,

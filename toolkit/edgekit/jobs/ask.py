@@ -8,7 +8,9 @@ from typing import Any
 
 from edgekit.core.cache import StepCache
 from edgekit.core.errors import RecipeError
+from edgekit.core.lazy import have
 from edgekit.devices.profiles import Profile
+from edgekit.jobs.remote import Remote
 from edgekit.recipe.check import Checked
 
 
@@ -19,7 +21,8 @@ class Ask:
     Attributes:
         checked: The recipe.
         profile: The device.
-        passport: Of this machine.
+        host: Passport of this machine.
+        board: The device, where its entry says how to reach it and it answered: it is measured, then.
         cache: Where finished steps are kept.
         out: Folder that gets `<recipe>-<device>/`.
         precision: Only variants of this precision, empty for all.
@@ -31,9 +34,10 @@ class Ask:
 
     checked: Checked
     profile: Profile
-    passport: dict[str, Any]
+    host: dict[str, Any]
     cache: StepCache
     out: Path
+    board: Remote | None = None
     precision: str = ""
     imgsz: int = 0
     quick: bool = False
@@ -41,16 +45,31 @@ class Ask:
     sign_key: Path | None = None
 
     @property
+    def passport(self) -> dict[str, Any]:
+        """What is measured is: the board, or this machine."""
+        return self.board.passport if self.board else self.host
+
+    @property
     def here(self) -> bool:
-        """Whether the device is this machine and edgekit can run its engine, so that it is measured."""
-        return self.profile.is_machine(self.passport) and not self.profile.builds_engines
+        """Whether variants are measured: the device is this machine or answered, and edgekit can run its engine."""
+        ours = self.board is not None or self.profile.is_machine(self.host)
+        return ours and not self.profile.builds_engines
+
+    @property
+    def where(self) -> str:
+        """What is measured on, in words."""
+        return self.board.name if self.board else "this machine"
+
+    def has(self, engine: str) -> bool:
+        """Return whether an engine can lower here and, where a board is measured, run there."""
+        return have(engine) and (self.board is None or self.board.has(engine))
 
     @property
     def why_not_here(self) -> str:
         """Why nothing is measured, empty where it is."""
         if self.here:
             return ""
-        if self.profile.is_machine(self.passport):
+        if self.profile.is_machine(self.host) or self.profile.reachable:
             return "TensorRT engines are not built by this edgekit yet"
         return f"{self.profile.name} is not this machine"
 

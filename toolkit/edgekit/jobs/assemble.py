@@ -126,7 +126,7 @@ def _golden(ask: Ask, network: Network, one: Lowered, files: Sequence[Path]) -> 
     """
     inputs = {
         "variant": one.digest, "graph": network.main.sha256, "files": [digest_file(f) for f in files[:_GOLDEN]],
-        "code": versions.code(), "isa": ask.passport.get("isa"),
+        "code": versions.code(), "isa": ask.host.get("isa"),
     }  # fmt: skip
 
     def make(folder: Path) -> None:

@@ -127,7 +127,7 @@ def bench_on(profile: Profile, request: Request, store: Store) -> Result:
     agent = agent_of(profile)
     watcher().phase(f"{profile.name}: connecting")
     hello = agent.hello()
-    arrays = not hello["decoder"]
+    arrays, skew = not hello["decoder"], _skew(hello)
     with _parcel(request, arrays=arrays) as parcel:
         refuse_without_engine(profile.name, hello, parcel)
         order = order_of(parcel, request, profile.name)
@@ -145,7 +145,7 @@ def bench_on(profile: Profile, request: Request, store: Store) -> Result:
     except DeviceError as error:
         hint = "The run goes on there; `edgekit results collect` fetches its result."
         raise type(error)(error.message, hint=hint) from error
-    return collected(agent, order.id, profile, store, body, skew=_skew(hello))
+    return collected(agent, order.id, profile, store, body, skew=skew)
 
 
 def collected(

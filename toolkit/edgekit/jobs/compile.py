@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from edgekit.jobs.before import refuse_early
 from edgekit.jobs.choose import Choice, choose, predicted_choice
 from edgekit.jobs.data import Data, open_data
 from edgekit.jobs.elsewhere import predictions
+from edgekit.jobs.ladder import climbed
 from edgekit.jobs.model import Loaded, find_model, load_model
 from edgekit.jobs.passes import run_passes
 from edgekit.jobs.train import trained
@@ -79,7 +80,7 @@ def compile_for(ask: Ask) -> Compiled:
         outcome = _outcome(work)
         refuse_foreign(ask.folder)
         with folder_aside(ask.folder) as aside:
-            _write(aside, work, outcome)
+            outcome = _write(aside, work, outcome)
     return Compiled(outcome=outcome, bundle=ask.folder / "bundle", report=ask.folder / "report.html")
 
 
@@ -147,6 +148,7 @@ def _verdicts(work: _Work, limits: Mapping[str, float]) -> tuple[Verdict, ...]:
         speedup=choice.speedup,
         why_no_accuracy=_why_no_accuracy(work),
         why_no_device=ask.why_not_here,
+        emulated=str(ask.passport.get("emulated", "")) if ask.here else "",
     )
     gates = gate_keys()
     return tuple(gates[key].judge(key, limit, evidence) for key, limit in sorted(limits.items()))
@@ -198,17 +200,20 @@ def _guard_notes(name: str, facts: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _write(folder: Path, work: _Work, outcome: Outcome) -> None:
+def _write(folder: Path, work: _Work, outcome: Outcome) -> Outcome:
     ask = work.ask
     files = [s.path for s in work.data.validation[:_PICTURES]] if work.data else []
     lowered = (work.choice.chosen, *work.choice.others)
     (folder / "bundle").mkdir()
     write_bundle(folder / "bundle", ask, work.networks.float32, lowered, outcome, files)
+    rungs = climbed(ask, work.loaded, work.networks, work.choice.chosen, folder / "bundle", files)
+    outcome = replace(outcome, ladder=rungs)
     watcher().phase("report")
     pictures = tuple(_pictures(folder / "bundle", work, files))
     write_json(folder / "report.json", report_data(outcome))
     write_text(folder / "report.html", html_report(outcome, pictures))
     write_text(folder / "report.md", markdown_report(outcome))
+    return outcome
 
 
 def report_data(outcome: Outcome) -> dict[str, Any]:

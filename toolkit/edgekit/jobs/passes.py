@@ -82,7 +82,7 @@ def _step(ask: Ask, step: Step, done: Networks, data: Data | None) -> Change:
         inputs["random"] = part.allow_random
         # The guard's accuracy depends on metric and CPU, its prices on the machine.
         inputs["metric"], inputs["machine"] = part.metric, machine_key(ask)
-        inputs["here"] = ask.here
+        inputs["here"] = ask.here and not ask.board
         inputs["guard"] = data.guard_digest if data else ""
         inputs["judge"] = judge_of(ask)
 
@@ -139,7 +139,7 @@ def _context(ask: Ask, folder: Path, network: Network, data: Data | None) -> Con
         seed=part.seed,
         score=_scorer(ask, data) if data and not why else None,
         why_no_score=why,
-        time=_timer(ask, network, data) if ask.here else None,
+        time=_timer(ask, network, data) if ask.here and not ask.board else None,
     )
 
 

@@ -205,7 +205,7 @@ def _train(
 
     model, taken = begin(source, seed=settings.seed)
     batches = Batches(train.samples, settings)
-    bf16 = in_bf16(settings.precision, ask.passport.get("isa", []))
+    bf16 = in_bf16(settings.precision, ask.host.get("isa", []))
     run = Run(
         model=model, batches=batches, settings=settings, work=work, bf16=bf16,
         judge=judge if val.samples else None, teacher=build(teacher).module if teacher else None,
@@ -217,7 +217,7 @@ def _train(
         "judged_on": len(val.samples), "judged_at": side, "metric": metric, "bf16": bf16,
         "history": run.state.history, "best_epoch": run.state.best_epoch,
         "best": None if not val.samples else run.state.best, "taken_from_weights": taken,
-        "machine": {k: ask.passport[k] for k in ("cpu", "isa", "cores_physical", "memory_mb")},
+        "machine": {k: ask.host[k] for k in ("cpu", "isa", "cores_physical", "memory_mb")},
         "tools": versions.versions("torch", "ultralytics", "numpy"),
     }  # fmt: skip
     write_json(out / RECORD, record)

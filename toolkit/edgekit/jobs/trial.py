@@ -12,15 +12,13 @@ import numpy as np
 from edgekit.core import versions
 from edgekit.core.digest import digest_file
 from edgekit.core.errors import ContractError
-from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, LayerRun
 from edgekit.core.watch import watcher
 from edgekit.forms.stored import restore, store
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.variants import Lowered
 from edgekit.measure.contest import contest
-from edgekit.measure.inputs import Inputs
-from edgekit.measure.parity import largest_error, scores_died
+from edgekit.measure.outputs import outputs_apart
 from edgekit.measure.percentiles import median
 
 _BLOCK, _BLOCKS = 16, 50
@@ -96,7 +94,8 @@ def held(
     def make(folder: Path) -> None:
         watcher().phase(f"measure {round_name}")
         artifacts = {n: e.artifact for n, e in entrants.items()}
-        found = contest(
+        hold = ask.board.contest if ask.board else contest
+        found = hold(
             artifacts, files, runs=runs, seconds=seconds, limit_s=limit_s, spans=spans, receipts=receipts
         )
         trials = {
@@ -169,18 +168,13 @@ def outputs_error(ask: Ask, reference: Lowered, other: Lowered, files: Sequence[
 
     def make(folder: Path) -> None:
         watcher().phase("parity")
-        drawn = Inputs(other.artifact.contract, files[:8], seed=0)
-        given = [drawn.draw() for _ in range(8)]
-        rows = []
-        for one in (reference, other):
-            with pick("backends", one.artifact.backend, what="backend").open(one.artifact) as session:
-                rows.append([session.infer(g) for g in given])
-        worst = max(largest_error(a, b) for a, b in zip(*rows, strict=True))
-        if any(scores_died(a, b, other.artifact.contract.answers) for a, b in zip(*rows, strict=True)):
+        compare = ask.board.pair if ask.board else outputs_apart
+        worst, died = compare(reference.artifact, other.artifact, files[:8])
+        if died:
             raise DeadError(
                 f"{other.wanted.plain}: its scores are all zero where {reference.wanted.plain} finds something",
                 hint="Keep the decoder in float: export.decode: host, or leave its layers out of quantize-int8.",
             )
-        store(folder / "error.json", [min(worst, 1e9)])
+        store(folder / "error.json", [worst])
 
     return restore(ask.cache.step("parity", inputs, make) / "error.json", list[float])[0]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core import versions
-from edgekit.core.lazy import have
 from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, Network, QuantPlan
 from edgekit.core.watch import watcher
@@ -81,7 +80,7 @@ def wanted_for(ask: Ask, networks: Networks) -> list[Wanted]:
     for backend, precisions in ask.profile.backends.items():
         if ask.only_backend not in {"", backend} and not _fallback(ask, backend):
             continue
-        if backend != "tensorrt" and not have(backend):
+        if backend != "tensorrt" and not ask.has(backend):
             continue
         threads = _threads(ask, backend)
         extra = ["fp16"] if networks.half and backend == "onnxruntime" else []

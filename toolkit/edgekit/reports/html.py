@@ -36,7 +36,7 @@ def html_report(outcome: Outcome, pictures: Sequence[str] = ()) -> str:
         f"<title>{escape(title)}: {escape(outcome.words)}</title><style>{CSS}</style></head><body>",
         f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(model_words(outcome))}</p>',
         _verdict(outcome), _gates(outcome), _ways_in(outcome), _plots(outcome), _variants(outcome),
-        _spans(outcome.variants[0]), _accuracy(outcome), _pictures(pictures), _receipt(outcome.variants[0]),
+        _spans(outcome.variants[0]), _accuracy(outcome), _pictures(pictures), _ladder(outcome), _receipt(outcome.variants[0]),
         _passes(outcome.passes), _machine(outcome), _notes(outcome), "</body></html>",
     ]  # fmt: skip
     return "\n".join(p for p in parts if p) + "\n"
@@ -237,6 +237,21 @@ def _plain_words(value: Any) -> str:
         else {True: "yes", False: "no"}.get(value, str(value))
         if isinstance(value, bool)
         else str(value)
+    )
+
+
+def _ladder(outcome: Outcome) -> str:
+    if not outcome.ladder:
+        return ""
+    rows = [
+        (escape(r.name), f"{r.error:.1e}", "the accuracy gate" if r.limit is None else f"{r.limit:g}", escape(r.where), _state("pass" if r.holds else "fail"))
+        for r in outcome.ladder
+    ]  # fmt: skip
+    how = "<p class=soft>Largest difference of outputs on golden frames, each rung against the one above it.</p>"
+    return (
+        "<h2>Parity ladder</h2>"
+        + how
+        + table(("rung", "error", "limit", "where", "state"), rows, numbers=(1, 2))
     )
 
 

@@ -8,6 +8,7 @@ from edgekit.core.outcome import Outcome
 from edgekit.reports.words import (
     accuracy_words,
     headline,
+    ladder_words,
     latency_words,
     machine_words,
     model_words,
@@ -52,6 +53,8 @@ def markdown_report(outcome: Outcome) -> str:
         ]
     if chosen.predicted:
         parts += ["", f"Predicted from {chosen.predicted.basis}. Nearest row: {chosen.predicted.nearest}."]
+    if outcome.ladder:
+        parts += ["", f"Parity on golden frames: {ladder_words(outcome.ladder)}."]
     parts += ["", f"Model: {model_words(outcome)}.", "", f"Machine: {machine_words(outcome)}.", ""]
     parts += [f"- {note}" for note in outcome.notes]
     return "\n".join(parts).rstrip() + "\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edgekit.core.outcome import Latency, Outcome, Tail, VariantOutcome
+from collections.abc import Sequence
+
+from edgekit.core.outcome import Latency, Outcome, Rung, Tail, VariantOutcome
 from edgekit.core.records import Predicted
 
 
@@ -44,7 +46,8 @@ def headline(outcome: Outcome) -> str:
     chosen = outcome.variants[0]
     measured = chosen.latency()
     if measured:
-        speed = f"{measured.median_ms:.1f} ms median ({measured.label}, {measured.runs} runs)"
+        unreal = "emulated, no claim; " if outcome.measured_on.get("emulated") else ""
+        speed = f"{measured.median_ms:.1f} ms median ({unreal}{measured.label}, {measured.runs} runs)"
         if outcome.speedup and outcome.chosen != outcome.reference:
             speed += f", {outcome.speedup[0]:.2f} times as fast as {outcome.reference}"
     else:
@@ -78,7 +81,13 @@ def machine_words(outcome: Outcome) -> str:
     engines = ", ".join(f"{k} {v}" for k, v in machine.get("engines", {}).items())
     cores = machine.get("cores_physical", "?")
     board = machine.get("board") or machine.get("cpu", "?")
-    return f"{board}, {cores} cores {isa}, {engines}; {outcome.when}"
+    unreal = f"EMULATED by {machine['emulated']}: " if machine.get("emulated") else ""
+    return f"{unreal}{board}, {cores} cores {isa}, {engines}; {outcome.when}"
+
+
+def ladder_words(rungs: Sequence[Rung]) -> str:
+    """Return the parity ladder in one line, from the model as it came to the bundle on the device."""
+    return ", ".join(f"{r.name} {r.error:.1e}" for r in rungs)
 
 
 def spread_words(latency: Latency) -> str:

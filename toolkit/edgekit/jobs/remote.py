@@ -1,0 +1,148 @@
+"""Let a reachable board do what a compile measures: time variants, find objects, compare outputs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.board.orders import Order
+from edgekit.core.digest import digest_file, plain
+from edgekit.core.records import Artifact
+from edgekit.devices.agents import Agent, planned
+from edgekit.devices.connect import agent_of
+from edgekit.devices.profiles import Profile
+from edgekit.frames.images import read_image
+from edgekit.measure.contest import Sample as Timed
+from edgekit.metrics.coco_map import LIMIT, SCORE, Found
+
+# A board without an image decoder gets raw arrays, 1.2 MB each at 640 px: so many at most for timings.
+_ARRAYS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """A board that answered.
+
+    Attributes:
+        name: Of the device.
+        agent: To talk to it.
+        passport: What it is.
+        decoder: Whether it can read image files.
+    """
+
+    name: str
+    agent: Agent = field(repr=False)
+    passport: dict[str, Any]
+    decoder: bool
+
+    def has(self, engine: str) -> bool:
+        """Return whether an engine is installed there."""
+        return engine in self.passport.get("engines", {})
+
+    def contest(
+        self, artifacts: Mapping[str, Artifact], files: Sequence[Path], *, runs: int, seconds: float, limit_s: float,
+        spans: Sequence[str], receipts: bool,
+    ) -> dict[str, Timed]:  # fmt: skip
+        """Return what `measure.contest` found there."""
+        frames = list(files) if self.decoder else list(files)[:_ARRAYS]
+        settings = {
+            "runs": runs, "seconds": seconds, "limit_s": limit_s, "spans": list(spans), "receipts": receipts,
+        }  # fmt: skip
+        found = self._done("contest", artifacts, frames, settings)["samples"]
+        return {name: Timed(**one) for name, one in found.items()}
+
+    def detections(self, artifact: Artifact, files: Sequence[Path]) -> list[Found]:
+        """Return the detections of every image, found there by the code that an app runs."""
+        settings = {"score": SCORE, "limit": LIMIT}
+        rows = self._done("answers", {"main": artifact}, files, settings)["found"]
+        return [
+            Found(
+                boxes=np.asarray(boxes, np.float32).reshape(-1, 4), scores=np.asarray(scores, np.float32),
+                classes=np.asarray(classes, np.int64),
+            )
+            for boxes, scores, classes in rows
+        ]  # fmt: skip
+
+    def pair(self, reference: Artifact, other: Artifact, files: Sequence[Path]) -> tuple[float, bool]:
+        """Return the largest relative output error between two artifacts there, and whether scores died."""
+        found = self._done("pair", {"reference": reference, "other": other}, files, {})
+        return float(found["error"]), bool(found["died"])
+
+    def parity(self, artifact: Artifact, given: Sequence[Path]) -> list[float]:
+        """Return the largest relative error of each pair `inputsK.npz`, `expectedK.npz` in a folder."""
+        more = {f"golden/{p.name}": p for p in given}
+        errors: list[float] = self._done("parity", {"main": artifact}, (), {}, more=more)["errors"]
+        return errors
+
+    def golden(self, bundle: Path) -> list[Any]:
+        """Return the answers of the bundle's runtime there for its golden frames."""
+        files = {f"bundle/{p.relative_to(bundle).as_posix()}": p for p in bundle.rglob("*") if p.is_file()}
+        found: list[Any] = self._done("golden", {}, (), {}, more=files)["answers"]
+        return found
+
+    def _done(
+        self, do: str, artifacts: Mapping[str, Artifact], frames: Sequence[Path], settings: dict[str, Any],
+        *, more: Mapping[str, Path] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Send what the board lacks, wait, and return its answer.
+
+        Raises:
+            EdgekitError: As there.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            sources = dict(more or {})
+            entrants = {}
+            for number, (name, artifact) in enumerate(artifacts.items()):
+                for path in sorted(artifact.folder.iterdir()):
+                    sources[f"{number}/{path.name}"] = path
+                entrants[name] = plain(replace(artifact, main=Path(str(number)) / artifact.main.name))
+            paths = [self._frame(k, p, Path(folder)) for k, p in enumerate(frames)]
+            sources |= dict(paths)
+            order = self._order(do, sources, [n for n, _ in paths], {**settings, "entrants": entrants})
+            self.agent.upload({order.files[p]: f for p, f in sources.items()})
+        self.agent.submit(order, wait=True)
+        body = self.agent.wait(order.id)
+        self.agent.forget(order.id)
+        if "error" in body:
+            raise planned(body["error"], self.name)
+        found: dict[str, Any] = body["ok"]
+        return found
+
+    def _frame(self, number: int, path: Path, folder: Path) -> tuple[str, Path]:
+        if self.decoder:
+            return f"frames/{number:05d}{path.suffix}", path
+        made = folder / f"{number}.npy"
+        np.save(made, read_image(path))
+        return f"frames/{number:05d}.npy", made
+
+    def _order(
+        self, do: str, sources: Mapping[str, Path], frames: Sequence[str], settings: dict[str, Any]
+    ) -> Order:
+        stamp = dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        from edgekit.jobs.bench import who
+
+        return Order(
+            id=f"{re.sub('[-:]', '', stamp)}-{do}-{uuid.uuid4().hex[:8]}", do=do, who=who(), when=stamp, device=self.name,
+            files={p: digest_file(f) for p, f in sources.items()}, frames=tuple(frames), settings=settings,
+        )  # fmt: skip
+
+
+def reached(profile: Profile) -> Remote | None:
+    """Return the board of a profile that says how to reach it, None for one that does not.
+
+    Raises:
+        DeviceError: It does not answer.
+    """
+    if not profile.reachable or profile.builds_engines:
+        return None
+    agent = agent_of(profile)
+    hello = agent.hello()
+    return Remote(name=profile.name, agent=agent, passport=hello["passport"], decoder=hello["decoder"])
