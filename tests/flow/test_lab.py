@@ -136,9 +136,13 @@ def test_int8_of_onnxruntime_on_arm_equals_x86_bit_for_bit(
     from edgekit.measure.inputs import Inputs
 
     profiles.cache_clear()
-    ran = run_edgekit(
-        "compile", detector, "--data", squares, "--device", "local", "--precision", "int8", "-o", tmp_path
+    recipe = tmp_path / "int8.yaml"
+    recipe.write_text(
+        f"schema: edgekit/recipe/v1\nmodel: {{path: {detector}}}\ndata: {{path: {squares}, samples: 32}}\n"
+        "passes: [simplify, {quantize-int8: {max_drop: 0.02}}]\n"
+        "devices: {local: {backend: onnxruntime, precision: int8}}\n"
     )
+    ran = run_edgekit("compile", recipe, "--device", "local", "--quick", "-o", tmp_path)
     assert ran.code == 0, ran.err
     bundle = next(tmp_path.glob("*-local")) / "bundle"
     manifest = json.loads((bundle / "manifest.json").read_text())

@@ -117,7 +117,7 @@ def _one(depot: Depot, order: Order) -> None:
     """Carry out one order and write its result, whatever comes of it."""
     tries = depot.tries(order)
     if tries > _TRIES:
-        depot.finish(order, _failed("worker-died", f"the worker died {_TRIES} times at it", "", 5))
+        depot.finish(order, _given_up(depot.oom_kills_since(order)))
         return
     try:
         from edgekit.board.work import carry_out
@@ -132,6 +132,14 @@ def _one(depot: Depot, order: Order) -> None:
         traceback.print_exc()
         body = _failed("bug", f"{type(error).__name__}: {error}", "See worker.log in the agent's folder.", 1)
     depot.finish(order, body)
+
+
+def _given_up(oom_kills: int) -> dict[str, Any]:
+    if oom_kills:
+        words = f"out of memory on the device: the kernel ended the run {_TRIES} times"
+        return _failed("ResourceError", words, "Free memory there, or use a smaller model.", 8)
+    words = f"the run was ended from outside {_TRIES} times"
+    return _failed("DeviceError", words, "See worker.log in the agent's folder, and the board's log.", 5)
 
 
 def _failed(kind: str, message: str, hint: str, code: int) -> dict[str, Any]:

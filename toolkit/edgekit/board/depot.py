@@ -154,9 +154,14 @@ class Depot:
     def tries(self, order: Order) -> int:
         """Return how often an order was begun, this time included, and note it before it begins."""
         path = self.work / order.id / "tries"
-        count = int(path.read_text()) + 1 if path.is_file() else 1
-        write_text(path, str(count))
-        return count
+        count, kills = map(int, path.read_text().split()) if path.is_file() else (0, oom_kills())
+        write_text(path, f"{count + 1} {kills}")
+        return count + 1
+
+    def oom_kills_since(self, order: Order) -> int:
+        """Return how many processes the kernel has ended for lack of memory since an order was first begun."""
+        path = self.work / order.id / "tries"
+        return oom_kills() - int(path.read_text().split()[1]) if path.is_file() else 0
 
     def finish(self, order: Order, body: dict[str, Any]) -> None:
         """Write an order's result, then forget the order: in that order, so that neither is lost."""
@@ -189,3 +194,12 @@ class Depot:
         except (OSError, ValueError):
             return {}
         return found
+
+
+def oom_kills() -> int:
+    """Return how many processes this kernel has ended for lack of memory, 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(x.split()[1]) for x in lines if x.startswith("oom_kill ")), 0)

@@ -144,8 +144,11 @@ class Result:
         minutes: Of a soak.
         paced: Of a paced run.
         layers: As they ran, where asked for.
+        telemetry: What sensors said beside it, None where it was off.
+        energy: Of the runs.
         emulated: Name of the emulator, empty on real hardware: such latencies say nothing about a board.
         notes: What a person should know.
+        schema: Version of this record.
     """
 
     id: str

@@ -17,7 +17,7 @@ from typing import Any
 
 from edgekit.core import errors
 from edgekit.core.digest import plain
-from edgekit.core.errors import DeviceError, EdgekitError
+from edgekit.core.errors import DeviceError, EdgekitError, ResourceError
 from edgekit.core.records import Artifact
 from edgekit.core.watch import watcher
 
@@ -129,9 +129,14 @@ class Contender:
             line = ""
         if not line:
             said = self._process.stderr.read().strip().splitlines()
+            if self._process.wait() == -signal.SIGKILL:
+                raise ResourceError(
+                    "the measuring process was ended from outside, most likely for lack of memory",
+                    hint="Free memory, or use a smaller model.",
+                )
             raise DeviceError(
                 f"the measuring process ended ({said[-1] if said else 'no message'})",
-                hint="It may have run out of memory: free some and try again.",
+                hint="Run again with --debug, and report what it says.",
             )
         reply = json.loads(line)
         if "error" in reply:

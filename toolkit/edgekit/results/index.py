@@ -65,12 +65,20 @@ class Index:
                 for f in fields(Row)
             ]
             self._table = sql.Table("edgekit_results", sql.MetaData(), *columns, sql.Column("body", sql.Text))
-            self._table.create(self._engine, checkfirst=True)
+            self._make()
         except (sql.exc.SQLAlchemyError, ModuleNotFoundError) as error:
             raise RecipeError(
                 f"the index of results cannot be opened: {str(error).splitlines()[0]}",
                 hint="Check EDGEKIT_RESULTS_URL and that its driver is installed, such as psycopg.",
             ) from error
+
+    def _make(self) -> None:
+        """Make the table where it is missing; another process may make it at the same moment."""
+        try:
+            self._table.create(self._engine, checkfirst=True)
+        except self._sql.exc.DBAPIError:
+            if not self._sql.inspect(self._engine).has_table(self._table.name):
+                raise
 
     def add(self, row: Row, body: str) -> None:
         """Add a row; one with the same id stays as it is."""
