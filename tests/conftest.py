@@ -52,10 +52,12 @@ def run_edgekit(
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory):
-    """Keep every test's cache and configuration out of the home folder."""
+    """Keep every test's cache, configuration and results out of the home folder."""
     root = tmp_path_factory.mktemp("home")
-    before = {k: os.environ.get(k) for k in ("EDGEKIT_CACHE", "EDGEKIT_CONFIG")}
-    os.environ["EDGEKIT_CACHE"], os.environ["EDGEKIT_CONFIG"] = str(root / "cache"), str(root / "config")
+    names = ("EDGEKIT_CACHE", "EDGEKIT_CONFIG", "EDGEKIT_RESULTS")
+    before = {k: os.environ.get(k) for k in names}
+    for name in names:
+        os.environ[name] = str(root / name.rpartition("_")[2].lower())
     yield
     for key, value in before.items():
         os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bench_tables
+
 from edgekit.predict.latency import judge
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -256,6 +258,10 @@ TABLES = {
     "int8-ms-yolo": (("models/ms-yolo-thermal.md",), lambda: int8("thermal-mini", "ms-yolo")),
     "levels": (("models/hierlight-yolo-n-uav.md",), levels),
     "decode": (("docs/decisions/0005-boxes-are-decoded-on-the-host.md",), decode),
+    "compare": (("README.md", "docs/results.md"), bench_tables.compare),
+    "telemetry": (("docs/measuring.md",), bench_tables.telemetry),
+    "percentiles": (("docs/measuring.md",), bench_tables.percentiles),
+    "boards": (("README.md",), bench_tables.boards),
     "predictor": (("README.md", "docs/measuring.md"), predictor),
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, run_edgekit
+from tests.sshd import WHY_NOT
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +46,22 @@ def test_the_bench_against_ultralytics_runs(tmp_path: Path):
     assert len(found["ratios"]) == 5
     assert all(r["times_as_fast"] > 0 for r in found["ratios"])
     assert set(found["map50"]) == {"edgekit", "yolo export onnx", "yolo export openvino int8"}
+
+
+@pytest.mark.parametrize("name", ["compare", "telemetry"])
+def test_the_evidence_of_benches_can_be_gathered_again(name: str):
+    assert "{" in run_script(ROOT / "scripts/evidence" / f"{name}.py", "--slice")
+
+
+@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+@pytest.mark.parametrize("name", ["cuts", "agents"])
+def test_the_evidence_of_boards_can_be_gathered_again(name: str):
+    run_script(ROOT / "scripts/evidence" / f"{name}.py", "--slice")
+
+
+def test_the_bench_of_percentiles_runs():
+    said = run_script(ROOT / "scripts/bench/percentiles.py", "--slice")
+    assert said.count('"ratio"') == 2
 
 
 def test_the_predictors_weights_can_be_fitted_again():
