@@ -83,17 +83,8 @@ def loop(model: Path, seconds: float) -> float:
     return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
 
 
-def main() -> int:
-    """Run the rounds; print and keep."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--slice", action="store_true")
-    parser.add_argument("--out", type=Path, default=OUT)
-    args = parser.parse_args()
-    rounds, seconds = (1, 3.0) if args.slice else (args.rounds, args.seconds)
+def measured(rounds: int, seconds: float) -> dict[str, list[list[float]]]:
+    """Return p90 of edgekit and of each peer, a pair a round, in milliseconds."""
     pairs: dict[str, list[list[float]]] = {"benchmark_app": [], "loop in onnxruntime": []}
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -119,6 +110,21 @@ def main() -> int:
                     first, second = own(), peer()
                 pairs[name].append([first, second])
                 print(number + 1, name, f"{first:.3f} {second:.3f} {first / second:.3f}", flush=True)
+    return pairs
+
+
+def main() -> int:
+    """Run the rounds; print and keep."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--slice", action="store_true")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    rounds, seconds = (1, 3.0) if args.slice else (args.rounds, args.seconds)
+    pairs = measured(rounds, seconds)
     found = {name: summary(rows) for name, rows in pairs.items()}
     print(json.dumps(found, indent=2))
     if not args.slice:

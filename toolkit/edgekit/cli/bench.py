@@ -66,6 +66,7 @@ def command(what: Path, device: str, devices: str, sweep: bool, as_json: bool, *
       edgekit bench out/hierlight-yolo-n-mini-x86-cpu/bundle --mode quick
       edgekit bench yolo.onnx --device gate-cam --mode soak --seconds 3600
       edgekit bench cam.ekb --devices tag:lab --json
+      edgekit profile yolo.onnx --mode quick --layers
 
     Exit codes: 0 measured, 2 bad input, 5 a device was not reached or lost, 7 an engine is missing, 8 no space or
     the board is taken.
