@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from edgekit.machine import jetson, raspberry
+from edgekit.machine import jetson, npus, raspberry
 from edgekit.machine.cpuinfo import board_lines, cpu_name, flags, processors
 from edgekit.machine.readings import Unknown, plain_text
 
@@ -63,6 +63,7 @@ def passport(root: Path = Path("/")) -> dict[str, Any]:
         "libc": " ".join(platform.libc_ver()).strip(),
         "container": _container(root),
         "emulated": emulator(root),
+        "npu": _npu(root),
         **_jetson(root),
         **_raspberry(root),
     }
@@ -131,6 +132,17 @@ def _governors(root: Path) -> str:
     found = {p.name: plain_text(p / "scaling_governor") for p in policies}
     each = {v for v in found.values() if v}
     return each.pop() if len(each) == 1 else ", ".join(f"{k} {v}" for k, v in found.items() if v)
+
+
+def _npu(root: Path) -> str:
+    """Return a Rockchip or Hailo accelerator with its version, as its driver or tool tells it."""
+    text = plain_text(root / "sys/kernel/debug/rknpu/version")
+    version = npus.rknpu_version(text) if text else Unknown("no driver")
+    if not isinstance(version, Unknown):
+        return f"RKNPU driver {version}"
+    said = asked("hailortcli", "fw-control", "identify")
+    found = npus.hailo(said) if said else Unknown("no tool")
+    return "" if isinstance(found, Unknown) else found
 
 
 def _container(root: Path) -> str:

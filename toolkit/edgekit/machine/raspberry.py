@@ -33,12 +33,6 @@ def newly(before: int, after: int) -> list[str]:
     return [word for bit, word in _BITS.items() if after >> bit & 1 or risen >> (bit + 16) & 1]
 
 
-def temperature(text: str) -> float | Unknown:
-    """Return degrees Celsius of `vcgencmd measure_temp`."""
-    found = re.match(r"temp=([\d.]+)", text.strip())
-    return float(found[1]) if found else Unknown(text.strip().partition("\n")[0][:80] or "no answer")
-
-
 def rails_w(text: str) -> dict[str, float] | Unknown:
     """Return the power of each rail that `vcgencmd pmic_read_adc` gives volts and amperes of.
 

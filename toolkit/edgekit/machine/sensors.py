@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.machine import raspberry
+from edgekit.machine.probe import asked
 from edgekit.machine.readings import Unknown, number_of, plain_text, text_of
 
 Reader = Callable[[], "float | Unknown"]
@@ -16,6 +19,7 @@ _TOTALS = ("VDD_IN", "POM_5V_IN")
 # AGX boards have no single total: these are their input rails (jetson_stats issues 51 and 344).
 _AGX_INPUTS = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
 _GATED = -256000
+_TOOL_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +192,29 @@ def _firmware(sys: Path) -> Iterator[Sensor]:
     path = sys / "devices/platform/soc/soc:firmware/get_throttled"
     if path.exists():
         yield Sensor(kind="firmware", name="get_throttled", read=_bits(path))
+        return
+    if "Raspberry Pi" in plain_text(sys / "firmware/devicetree/base/model") and shutil.which("vcgencmd"):
+        yield Sensor(kind="firmware", name="vcgencmd", read=_tool("get_throttled", raspberry.throttled_bits))
+        # A Pi 5 measures its SoC's rails and not its input: the plot has them, no energy is made of them.
+        yield Sensor(kind="power", name="SoC rails", read=_tool("pmic_read_adc", _sum_of_rails))
+
+
+def _sum_of_rails(text: str) -> float | Unknown:
+    rails = raspberry.rails_w(text)
+    return rails if isinstance(rails, Unknown) else sum(rails.values())
+
+
+def _tool(word: str, parse: Callable[[str], float | Unknown]) -> Reader:
+    """Return a reader that asks the firmware's tool, every few seconds: each answer is a process of its own."""
+    kept: list[tuple[float, float | Unknown]] = []
+
+    def read() -> float | Unknown:
+        now = time.monotonic()
+        if not kept or now - kept[0][0] > _TOOL_EVERY_S:
+            kept[:] = [(now, parse(asked("vcgencmd", word)))]
+        return kept[0][1]
+
+    return read
 
 
 def _bits(path: Path) -> Reader:

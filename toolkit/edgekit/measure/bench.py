@@ -12,8 +12,8 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.records import Artifact, Contract, LayerRun
 from edgekit.core.result import Energy, Minute, Paced, Result, Subject, Telemetry
 from edgekit.core.watch import watcher
-from edgekit.machine.probe import passport
-from edgekit.measure.contest import Contender, burst, contest
+from edgekit.machine.probe import emulator, passport
+from edgekit.measure.contest import EMULATED_WARM_S, Contender, burst, contest
 from edgekit.measure.energy import Phases, energy_of
 from edgekit.measure.latency import Kept, latency, thinned
 from edgekit.measure.modes import MODES, Mode
@@ -160,7 +160,8 @@ def _measured(
     if order.open_ms is not None:
         start["open_ms"] = round(order.open_ms, 3)
     watcher().phase("warming up")
-    warm = one.warm_up(least_s=least_s, limit_s=min(60.0, mode.limit_s / 2))
+    limit_s = EMULATED_WARM_S if emulator() else min(60.0, mode.limit_s / 2)
+    warm = one.warm_up(least_s=least_s, limit_s=limit_s)
     watcher().phase(f"measuring, mode {mode.name}")
     run.began_s = sampler.now_s()
     if mode.name == "paced":

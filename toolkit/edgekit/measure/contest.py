@@ -20,12 +20,15 @@ from edgekit.core.digest import plain
 from edgekit.core.errors import DeviceError, EdgekitError, ResourceError
 from edgekit.core.records import Artifact
 from edgekit.core.watch import watcher
+from edgekit.machine.probe import emulator
 
 # A burst is long enough that the runs thrown away after a pause do not matter: at least this many
 # runs, and at least this long.
 BURST, BURST_MS = 16, 60.0
 # A model of microseconds need not fill the mode's seconds: this many times the mode's runs suffice.
 _PLENTY = 20
+# Emulated code is never steady, and its latencies are no claim: no use in waiting for it.
+EMULATED_WARM_S = 4.0
 # What a bound on p99 needs.
 _OTHER_RUNS = 662
 
@@ -181,6 +184,7 @@ def contest(
         cpus: Cores to pin contenders to, by name.
     """
     samples: dict[str, Sample] = {}
+    patience_s = EMULATED_WARM_S if emulator() else min(60.0, limit_s / 4)
     with ExitStack() as stack:
         rivals: dict[str, Contender] = {}
         for name, artifact in artifacts.items():
@@ -189,7 +193,7 @@ def contest(
                 Contender(artifact, files, seed=seed, cpus=(cpus or {}).get(name, ()))
             )
             samples[name] = Sample(facts=dict(rivals[name].facts))
-            samples[name].steady = bool(rivals[name].warm_up(limit_s=min(60.0, limit_s / 4))["steady"])
+            samples[name].steady = bool(rivals[name].warm_up(limit_s=patience_s)["steady"])
         rng = random.Random(seed)  # noqa: S311 - an order, no secret
         for k, span in enumerate(spans):
             done = _enough(runs, seconds) if k == 0 else _enough(min(runs, _OTHER_RUNS), 0)
