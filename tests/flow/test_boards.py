@@ -342,3 +342,71 @@ def test_the_agent_is_small_on_disk_and_in_memory(lab: Lab):
         [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert float(out.splitlines()[-1]) / 1024 < 60, "MB resident before a model is loaded"
+
+
+def test_a_board_without_engines_is_provisioned_from_a_wheelhouse_and_then_measures(
+    lab: Lab, detector: Path, tmp_path: Path
+):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    devices = lab.config / "devices.yaml"
+    devices.write_text(devices.read_text().replace(sys.executable, str(tmp_path / "bare" / "bin" / "python")))
+    ran = lab.run("bench", detector, "--device", "board0", *SHORT)
+    assert ran.code == 7, ran.err
+    assert "has no numpy" in ran.err
+    assert "edgekit devices provision board0 --engine onnxruntime" in ran.err
+    sick = lab.run("devices", "doctor", "board0")
+    assert sick.code == 7
+    assert "provision board0 --engine onnxruntime" in sick.out
+    assert "no numpy" in sick.out
+    house = tmp_path / "wheels"
+    filled = lab.run("devices", "provision", "board0", "--wheelhouse", house, "--fill")
+    assert filled.code == 0, filled.err
+    assert any(p.name.startswith("onnxruntime-") for p in house.glob("*.whl"))
+    # Nothing but the wheelhouse is used from here on: an index that does not exist would fail.
+    offline = {**lab.env, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+    done = run_edgekit("devices", "provision", "board0", "--wheelhouse", house, env=offline)
+    assert done.code == 0, done.err
+    assert lab.run("devices", "doctor", "board0").code == 0
+    ran = lab.run("bench", detector, "--device", "board0", *SHORT, "--json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["passport"]["engines"]["onnxruntime"]
+    missing = run_edgekit(
+        "devices", "provision", "board0", "--wheelhouse", house, "--engine", "openvino", env=offline
+    )
+    assert missing.code == 7
+    assert "no openvino in" in missing.err
+    assert "Try onnxruntime instead" in missing.err
+
+
+def test_a_board_is_added_by_a_look_at_it(lab: Lab):
+    (lab.config / "devices.yaml").unlink()
+    python = sys.executable
+    ran = lab.run(
+        "devices",
+        "add",
+        "door-cam",
+        "--ssh",
+        "board0",
+        "--tag",
+        "lab",
+        "--python",
+        python,
+        "--root",
+        lab.boards["board0"],
+    )
+    assert ran.code == 0, ran.err
+    assert "x86-cpu" in ran.out
+    shown = json.loads(lab.run("devices", "show", "door-cam", "--json").out)
+    assert (shown["ssh"], shown["tags"], shown["python"]) == ("board0", ["lab"], python)
+    assert json.loads(lab.run("devices", "probe", "tag:lab", "--json").out)[0]["arch"] == os.uname().machine
+    again = lab.run("devices", "add", "door-cam", "--ssh", "board0")
+    assert again.code == 2
+    assert "is known already" in again.err
+    # A board that does not answer is not written down.
+    lab.sshd.stop()
+    gone = lab.run("devices", "add", "attic", "--ssh", "board1")
+    assert gone.code == 5
+    assert "attic" not in (lab.config / "devices.yaml").read_text()
+    blind = lab.run("devices", "add", "attic", "--ssh", "board1", "--no-probe", "--extends", "raspberry-pi-5")
+    assert blind.code == 0, blind.err
+    assert "board1" in json.loads(lab.run("devices", "show", "attic", "--json").out)["ssh"]

@@ -281,3 +281,19 @@ def test_an_rknpu_stands_in_the_passport(tmp_path: Path):
     folder.mkdir(parents=True)
     (folder / "version").write_text("RKNPU driver: v0.9.8\n")
     assert passport(tmp_path)["npu"] == "RKNPU driver 0.9.8"
+
+
+@pytest.mark.parametrize(
+    ("libc", "words"),
+    [("glibc 2.17", "glibc 2.17"), ("musl 1.2", "not glibc")],
+)
+def test_a_board_too_old_for_an_engine_is_told_so_before_anything_is_sent(
+    libc: str, words: str, tmp_path: Path
+):
+    from edgekit.core.errors import MissingError
+    from edgekit.devices.profiles import profile_of
+    from edgekit.jobs.boards import _pip
+
+    machine = {"python": "3.11.2", "libc": libc, "arch": "aarch64"}
+    with pytest.raises(MissingError, match=words):
+        _pip(profile_of("raspberry-pi-5"), machine, "openvino", tmp_path, offline=tmp_path)
