@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.core.comparison import IMPROVEMENT, NOTHING, REGRESSION
-from edgekit.measure.blocks import Blocks, cut, interleaved, ratio_of, spread
+from edgekit.measure.blocks import Blocks, Rest, cut, interleaved, ratio_of, spread
 
 pytestmark = pytest.mark.light
 
@@ -95,7 +95,7 @@ def test_rounds_are_added_while_blocks_spread_and_not_when_they_are_calm():
 
 
 def test_blocks_that_begin_hot_are_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("edgekit.measure.blocks._COOL_S", 0.0)
+    monkeypatch.setattr("edgekit.measure.blocks.Rest", lambda: Rest(left_s=0.0))
     degrees = iter([50.0, *[60.0] * 1000])
 
     class Calm:
@@ -113,3 +113,16 @@ def test_a_stored_run_is_cut_into_blocks_of_consecutive_runs():
     assert spread(blocks) == pytest.approx(np.std([1, 1, 1, 2, 2, 2], ddof=1) / 1.5)
     assert Blocks().runs == 100
     assert json.dumps(blocks)
+
+
+def test_a_board_that_became_cooler_is_not_waited_for_and_a_hot_one_is_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("edgekit.measure.blocks.time.sleep", lambda _: None)
+    assert Rest(left_s=10).cooled(60.0, lambda: 50.0)
+    falling = iter([70.0, 66.0, 62.0])
+    rest = Rest(left_s=10)
+    assert rest.cooled(60.0, lambda: next(falling))
+    assert rest.left_s == 8
+    assert not rest.cooled(60.0, lambda: 70.0)
+    assert rest.left_s == 0

@@ -21,7 +21,7 @@ from edgekit.board.depot import Depot
 from edgekit.board.hold import held, holder, is_held
 from edgekit.board.orders import Order, order_from
 from edgekit.core.errors import EdgekitError, ResourceError
-from edgekit.core.files import resource_errors, write_json
+from edgekit.core.files import json_text, resource_error, resource_errors, write_json
 from edgekit.core.watch import watched_by
 from edgekit.machine.probe import passport
 
@@ -40,7 +40,7 @@ def hello(depot: Depot, lock: Path) -> dict[str, Any]:
     from edgekit.core.lazy import have
 
     return {
-        "agent": Path(sys.argv[0]).stem, "passport": passport(), "free_mb": depot.free_mb(), "holder": holder(lock),
+        "passport": passport(), "free_mb": depot.free_mb(), "holder": holder(lock),
         "decoder": have("cv2") or have("PIL"), "numpy": have("numpy"), "clock": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "waiting": sorted(p.stem for p in depot.orders.glob("*.json")),
         "done": sorted(p.stem for p in depot.results.glob("*.json")),
@@ -69,7 +69,8 @@ def submit(depot: Depot, lock: Path, text: str, *, wait: bool) -> dict[str, Any]
     order = order_from(text)
     depot.make()
     found = holder(lock)
-    if found is not None and not wait and found.get("order") != order.id:
+    # A second try of a host that did not hear the first answer is not refused: its order is here.
+    if found is not None and not wait and not depot.state(order.id):
         with held(lock, who=order.who, order=order.id):
             pass
     depot.submit(order)
@@ -110,33 +111,46 @@ def worker(depot: Depot, lock: Path) -> None:
                     _one(depot, order)
             except ResourceError:
                 time.sleep(_TAKEN_S)
+            except OSError as error:
+                depot.finish(
+                    order,
+                    _failed("ResourceError", f"{lock}: {error.strerror}", "Set `lock` of the device.", 8),
+                )
         depot.sweep(_KEEP_BYTES)
 
 
 def _one(depot: Depot, order: Order) -> None:
     """Carry out one order and write its result, whatever comes of it."""
-    tries = depot.tries(order)
-    if tries > _TRIES:
-        depot.finish(order, _given_up(depot.oom_kills_since(order)))
-        return
     try:
+        tries = depot.tries(order)
+        if tries > _TRIES:
+            depot.finish(order, _given_up(depot.oom_kills_since(order)))
+            return
         from edgekit.board.work import carry_out
 
         with resource_errors(depot.root), watched_by(_Written(depot, order.id)):
             body = {"ok": carry_out(order, depot.arrange(order)), "tries": tries}
-    except EdgekitError as error:
-        body = _failed(type(error).__name__, error.message, error.hint, error.exit_code)
+            # What JSON has no word for (a NaN of a broken model) shall be heard of now, not when it is written.
+            json_text(body)
     except Exception as error:  # noqa: BLE001 - the host must hear of a bug here, too
-        import traceback
-
-        traceback.print_exc()
-        body = _failed("bug", f"{type(error).__name__}: {error}", "See worker.log in the agent's folder.", 1)
+        body = _answer_of(error, depot.root)
     depot.finish(order, body)
 
 
+def _answer_of(error: Exception, root: Path) -> dict[str, Any]:
+    """Return an error as the host reads it; one that was not planned leaves its traceback in the log."""
+    planned = resource_error(error, root) if isinstance(error, OSError) else error
+    if isinstance(planned, EdgekitError):
+        return _failed(type(planned).__name__, planned.message, planned.hint, planned.exit_code)
+    import traceback
+
+    traceback.print_exc()
+    return _failed("bug", f"{type(error).__name__}: {error}", "See worker.log in the agent's folder.", 1)
+
+
 def _given_up(oom_kills: int) -> dict[str, Any]:
-    if oom_kills:
-        words = f"out of memory on the device: the kernel ended the run {_TRIES} times"
+    if oom_kills > 0:
+        words = f"out of memory on the device: the kernel ended {oom_kills} processes, the run {_TRIES} times"
         return _failed("ResourceError", words, "Free memory there, or use a smaller model.", 8)
     words = f"the run was ended from outside {_TRIES} times"
     return _failed("DeviceError", words, "See worker.log in the agent's folder, and the board's log.", 5)
@@ -168,20 +182,40 @@ class _Written:
         """Do nothing: notes stand in the result."""
 
 
-def unlock(lock: Path) -> dict[str, Any]:
-    """End whoever holds the board, if this user may; its order waits and is begun again on the next call."""
+def unlock(depot: Depot, lock: Path) -> dict[str, Any]:
+    """End the run that holds the board, if it is an agent's and this user may; its order is given up."""
     found = holder(lock)
     if found and "pid" in found:
+        _refuse_foreign(int(found["pid"]), str(found["who"]))
         try:
             os.killpg(os.getpgid(int(found["pid"])), signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         except PermissionError:
             raise ResourceError(
                 f"the board is held by {found['who']}, whose process this user may not end",
                 hint="Ask them, or log in as that user.",
             ) from None
+        except ProcessLookupError:
+            return {"held_by": found}
+        ended = next((o for o in depot.waiting() if o.id == found.get("order")), None)
+        if ended:
+            depot.finish(ended, _failed("ResourceError", "the run was ended by unlock", "Start it again.", 8))
     return {"held_by": found}
+
+
+def _refuse_foreign(pid: int, who: str) -> None:
+    """Refuse to end a process that is no agent's: what stands in a lock may be old, or somebody's joke.
+
+    Raises:
+        ResourceError: It is none.
+    """
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return
+    if b"worker" not in words:
+        raise ResourceError(
+            f"the board is held by {who}, and process {pid} is no agent's worker", hint="Ask them to end it."
+        )
 
 
 def engines() -> dict[str, Any]:
@@ -202,8 +236,17 @@ def engines() -> dict[str, Any]:
     return {"engines": found}
 
 
-def unpack(root: Path, names: list[str]) -> dict[str, Any]:
-    """Unpack wheels among the blobs into `site`, which the agent's Python then sees; no pip is needed."""
+def unpack(root: Path, names: list[str], lock: Path) -> dict[str, Any]:
+    """Unpack wheels among the blobs into `site`, which the agent's Python then sees; no pip is needed.
+
+    Raises:
+        ResourceError: Somebody measures with what is there now.
+    """
+    with held(lock, who="provision", order=""):
+        return _unpacked(root, names)
+
+
+def _unpacked(root: Path, names: list[str]) -> dict[str, Any]:
     import shutil
     import zipfile
 
@@ -213,6 +256,12 @@ def unpack(root: Path, names: list[str]) -> dict[str, Any]:
         shutil.copytree(final, aside)
     for name in names:
         with zipfile.ZipFile(root / "blobs" / name) as wheel:
+            # An older version's files and its name would stay beside the new one's.
+            for top in {n.partition("/")[0] for n in wheel.namelist()}:
+                package, _, kind = top.rpartition(".")
+                pattern = f"{package.partition('-')[0]}-*.{kind}" if kind in {"dist-info", "data"} else top
+                for old in aside.glob(pattern):
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
             wheel.extractall(aside)
     old = root / "site.old"
     shutil.rmtree(old, ignore_errors=True)
@@ -235,11 +284,11 @@ def answered(words: list[str]) -> dict[str, Any]:
         "take-pack": lambda: {"taken": depot.take_pack(sys.stdin.buffer)},
         "submit": lambda: submit(depot, lock, sys.stdin.read(), wait="--wait" in words),
         "status": lambda: status(depot, lock, rest[0], float(rest[1])),
-        "fetch": lambda: dict(json.loads((depot.results / f"{rest[0]}.json").read_text())),
+        "fetch": lambda: {"result": depot.result(rest[0])},
         "forget": partial(depot.forget, *rest[:1]),
-        "unlock": partial(unlock, lock),
+        "unlock": partial(unlock, depot, lock),
         "engines": engines,
-        "unpack": lambda: unpack(root, json.loads(sys.stdin.read())),
+        "unpack": lambda: unpack(root, json.loads(sys.stdin.read()), lock),
         "worker": partial(worker, depot, lock),
     }
     with resource_errors(root):
@@ -256,8 +305,8 @@ def main() -> None:
     sys.path.insert(0, str(Path(sys.argv[2]).expanduser().resolve() / "site"))
     try:
         reply = answered(sys.argv[1:])
-    except EdgekitError as error:
-        reply = _failed(type(error).__name__, error.message, error.hint, error.exit_code)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the host must not take this for silence
+        reply = _answer_of(error, Path(sys.argv[2]))
     print(f"{MARK} {json.dumps(reply)}", flush=True)
 
 

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from edgekit.board.orders import Order, order_from, order_text
+from edgekit.board.hold import boot
+from edgekit.board.orders import Order, is_digest, order_from, order_text
 from edgekit.core.digest import digest_file
 from edgekit.core.errors import RecipeError, ResourceError, VerificationError
 from edgekit.core.files import write_json, write_text
@@ -25,6 +26,10 @@ from edgekit.core.files import write_json, write_text
 _PIECE = 1 << 16
 # Left free, so that a board does not fill up with what it measures.
 _SPARE_MB = 32
+# Given up when the disk is full, so that at least the error can be written.
+_RESERVE_BYTES = 65536
+# What an order may still need is not swept away: blobs are sent before their order.
+_YOUNG_S = 3600
 
 
 class Depot:
@@ -34,11 +39,14 @@ class Depot:
         self.root = root
         self.blobs, self.orders = root / "blobs", root / "orders"
         self.results, self.work = root / "results", root / "work"
+        self._reserve = root / "reserve"
 
     def make(self) -> None:
         """Make the folders where they are missing."""
         for folder in (self.blobs, self.orders, self.results, self.work):
             folder.mkdir(parents=True, exist_ok=True)
+        if not self._reserve.is_file():
+            self._reserve.write_bytes(b"\0" * _RESERVE_BYTES)
 
     def free_mb(self) -> int:
         """Return the free space in MB that this user may fill."""
@@ -51,6 +59,9 @@ class Depot:
         Raises:
             ResourceError: What is missing does not fit on the disk.
         """
+        for one in (self.blobs / s for s in sizes):
+            if one.is_file():
+                os.utime(one)
         missing = {s: self._arrived(s) for s in sizes if not (self.blobs / s).is_file()}
         needed = sum(sizes[s] - min(have, sizes[s]) for s, have in missing.items()) // 1_000_000 + 1
         if missing and needed + _SPARE_MB > self.free_mb():
@@ -73,7 +84,7 @@ class Depot:
             ResourceError: The disk is full.
             VerificationError: The whole has another hash; it is thrown away.
         """
-        if not sha256.isalnum() or len(sha256) != 64:
+        if not is_digest(sha256):
             raise RecipeError(f"take: {sha256!r} is no SHA-256", hint="Send it again.")
         part = self.blobs / f"{sha256}.part"
         with part.open("r+b" if part.exists() else "w+b") as file:
@@ -128,9 +139,13 @@ class Depot:
     def waiting(self) -> Iterator[Order]:
         """Give the orders without a result, oldest first; one that cannot be read is put aside."""
         for path in sorted(self.orders.glob("*.json"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+            # A kill between writing a result and forgetting its order leaves both.
+            if (self.results / path.name).is_file():
+                path.unlink(missing_ok=True)
+                continue
             try:
                 yield order_from(path.read_text())
-            except RecipeError:
+            except (RecipeError, UnicodeDecodeError):
                 path.replace(path.with_suffix(".damaged"))
 
     def arrange(self, order: Order) -> Path:
@@ -147,16 +162,19 @@ class Depot:
                 blob.unlink()
                 raise VerificationError(f"{path}: was changed on the board", hint="Start the run again.")
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(blob, target)
+            try:
+                os.link(blob, target)
+            except OSError:
+                shutil.copyfile(blob, target)  # A disk without links, such as an SD card's exFAT.
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def tries(self, order: Order) -> int:
         """Return how often an order was begun, this time included, and note it before it begins."""
         path = self.work / order.id / "tries"
-        count, kills = map(int, path.read_text().split()) if path.is_file() else (0, oom_kills())
-        write_text(path, f"{count + 1} {kills}")
-        return count + 1
+        count, kills, this = path.read_text().split() if path.is_file() else ("0", str(oom_kills()), boot())
+        write_text(path, f"{int(count) + 1} {kills if this == boot() else 0} {boot()}")
+        return int(count) + 1
 
     def oom_kills_since(self, order: Order) -> int:
         """Return how many processes the kernel has ended for lack of memory since an order was first begun."""
@@ -165,9 +183,27 @@ class Depot:
 
     def finish(self, order: Order, body: dict[str, Any]) -> None:
         """Write an order's result, then forget the order: in that order, so that neither is lost."""
-        write_json(self.results / f"{order.id}.json", body)
+        try:
+            write_json(self.results / f"{order.id}.json", body)
+        except OSError as error:
+            self._reserve.unlink(missing_ok=True)
+            full = {
+                "kind": "ResourceError",
+                "message": f"the result cannot be written: {error.strerror}",
+                "hint": "Free space on the board.",
+                "exit_code": 8,
+            }
+            write_json(self.results / f"{order.id}.json", {"error": full})
         (self.orders / f"{order.id}.json").unlink(missing_ok=True)
         shutil.rmtree(self.work / order.id, ignore_errors=True)
+
+    def result(self, identity: str) -> dict[str, Any] | None:
+        """Return a finished order's result, None where there is none any more."""
+        try:
+            found: dict[str, Any] = json.loads((self.results / f"{identity}.json").read_text())
+        except FileNotFoundError:
+            return None
+        return found
 
     def forget(self, identity: str) -> None:
         """Remove an order and its result, after the host has stored it."""
@@ -178,13 +214,15 @@ class Depot:
     def sweep(self, keep: int) -> None:
         """Remove the oldest blobs that no order needs until at most `keep` bytes are left."""
         needed = {s for o in self.waiting() for s in o.files.values()}
-        blobs = sorted(self.blobs.iterdir(), key=lambda p: p.stat().st_mtime_ns)
-        total = sum(b.stat().st_size for b in blobs)
-        for blob in blobs:
+        blobs = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in self.blobs.iterdir())
+        total = sum(size for _, size, _ in blobs)
+        newest = max((at for at, _, _ in blobs), default=0.0)
+        for at, size, blob in blobs:
             if total <= keep:
                 return
-            if blob.name not in needed:
-                total -= blob.stat().st_size
+            # Ages are taken against the newest: the board's clock may have jumped.
+            if blob.name not in needed and newest - at > _YOUNG_S:
+                total -= size
                 blob.unlink()
 
     def progress(self, identity: str) -> dict[str, Any]:

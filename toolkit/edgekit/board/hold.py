@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.errors import ResourceError
+
+_LOOKS = 5
 
 
 @contextmanager
@@ -26,7 +31,7 @@ def held(path: Path, *, who: str, order: str) -> Iterator[None]:
     descriptor = _opened(path)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _locked(descriptor)
         except BlockingIOError:
             raise ResourceError(
                 f"the board is taken by {holder_words(holder(path))}",
@@ -46,11 +51,11 @@ def held(path: Path, *, who: str, order: str) -> Iterator[None]:
 def holder(path: Path) -> dict[str, Any] | None:
     """Return who holds the board, None where nobody does: who, order, pid, age_s."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _said(os.pread(descriptor, 4096, 0))
     finally:
@@ -87,12 +92,27 @@ def _age(seconds: float) -> str:
 def _opened(path: Path) -> int:
     """Open the lock for all users: O_CREAT alone is refused for others' files in a sticky /tmp."""
     try:
-        return os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         os.fchmod(descriptor, 0o666)
-        return descriptor
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no file", str(path))
+    return descriptor
+
+
+def _locked(descriptor: int) -> None:
+    """Lock, past somebody's short look at who holds it."""
+    for _ in range(_LOOKS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def uptime_s() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -69,10 +70,36 @@ def order_from(text: str) -> Order:
                 hint="Use one edgekit version on both ends; the host installs its own agent.",
             )
         order = Order(**{**data, "frames": tuple(data.get("frames", ()))})
-    except (ValueError, TypeError, AttributeError) as error:
+        _refuse(order)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise RecipeError(f"order: cannot be read ({error})", hint="Send it again.") from error
-    for path in (*order.files, *order.frames, order.id, *filter(None, (order.bundle,))):
-        pure = PurePosixPath(path)
+    return order
+
+
+def is_digest(text: object) -> bool:
+    """Return whether a text is a SHA-256 in hex."""
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
+def _refuse(order: Order) -> None:
+    """Refuse an order that names anything but blobs and files below its own folder.
+
+    Raises:
+        RecipeError: It does.
+    """
+    if not isinstance(order.id, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", order.id):
+        raise RecipeError(f"order: {order.id!r} is no id", hint="Do not use it.")
+    for digest in order.files.values():
+        if not is_digest(digest):
+            raise RecipeError(f"order: {digest!r} is no SHA-256", hint="Do not use it.")
+    artifacts = [
+        order.artifact,
+        order.other.get("artifact", {}),
+        *order.settings.get("entrants", {}).values(),
+    ]
+    mains = [a["main"] for a in artifacts if a]
+    bundles = [b for b in (order.bundle, order.other.get("bundle", "")) if b]
+    for path in (*order.files, *order.frames, *mains, *bundles):
+        pure = PurePosixPath(str(path))
         if pure.is_absolute() or ".." in pure.parts or not path:
             raise RecipeError(f"order: {path!r} points outside its folder", hint="Do not use it.")
-    return order

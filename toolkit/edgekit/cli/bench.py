@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.screen import Progress, reporting, show_json, table
+from edgekit.cli.screen import Progress, reporting, show_json, state_words, table
 from edgekit.core.errors import GateError, RecipeError
 from edgekit.core.watch import watched_by
 
@@ -75,6 +75,10 @@ def command(what: Path, device: str, devices: str, sweep: bool, as_json: bool, *
     progress = Progress()
     try:
         with watched_by(progress):
+            if sweep and (devices or device != "local"):
+                raise RecipeError(
+                    "--sweep runs on this machine alone", hint="Leave --device and --devices out."
+                )
             if sweep:
                 return _sweep(request, as_json=as_json)
             return (
@@ -91,8 +95,11 @@ def _request(what: Path, options: dict[str, Any]) -> Request:
 
     if not 0 <= options["hz"] <= 10:
         raise RecipeError(f"--hz: {options['hz']:g} is not 0 to 10", hint="Sensors need no more.")
-    if options["fps"] <= 0:
+    if not 0 < options["fps"] < 1e6:
         raise RecipeError(f"--fps: {options['fps']:g} is no rate", hint="Give frames a second, such as 30.")
+    for key in ("seconds", "runs", "threads"):
+        if not 0 <= options[key] < 1e9:
+            raise RecipeError(f"--{key}: {options[key]:g} makes no sense", hint="Give 0 or more.")
     try:
         cpus = [int(c) for c in options["cpus"].split(",") if c]
     except ValueError:
@@ -118,9 +125,9 @@ def _one(device: str, request: Request, *, as_json: bool) -> int:
         result = bench_here(request)
         store.keep(result)
     else:
-        from edgekit.devices.profiles import chosen
+        from edgekit.devices.profiles import one_of
 
-        result = bench_on(chosen(device)[0], request, store)
+        result = bench_on(one_of(device), request, store)
     if as_json:
         show_json(result)
     else:
@@ -151,7 +158,8 @@ def _figures(result: Result) -> tuple[str, str, str]:
     found = result.latency()
     if not found:
         return "-", "-", "-"
-    return f"{found.median_ms:.2f} ms", f"{found.tails[1].plain_ms:.2f} ms", found.label
+    p90 = next((t.plain_ms for t in found.tails if t.share == 0.9 and t.bound_ms is not None), None)
+    return f"{found.median_ms:.2f} ms", "n/a" if p90 is None else f"{p90:.2f} ms", found.label
 
 
 def _sweep(request: Request, *, as_json: bool) -> int:
@@ -179,6 +187,9 @@ def print_result(result: Result) -> None:
         click.echo(
             click.style(f"EMULATED by {result.emulated}: no claim about a board", fg="yellow", bold=True)
         )
+    if result.state != "complete":
+        click.echo(f"{state_words('fail')}  {': '.join(result.reason)}")
+        return
     heads: list[str] = ["span", "runs", "label"]
     if result.spans:
         heads += [w for t in result.spans[0].tails for w in (f"p{100 * t.share:g}", "99 % bound")]

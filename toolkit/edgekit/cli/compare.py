@@ -65,6 +65,8 @@ def command(a: str, b: str, judge: str, junit: Path | None, as_json: bool, **opt
     else:
         _print(found)
     failed = any(r.verdict == "regression" for r in found.ratios if r.what in _JUDGED[judge])
+    # What an emulator takes says nothing about a board: it is shown and not judged.
+    failed = failed and not found.emulated
     return GateError.exit_code if failed else 0
 
 
@@ -74,13 +76,13 @@ def _found(a: str, b: str, options: dict[str, Any]) -> Any:
     # A JSON file is a stored result; anything else that exists is a bundle or a model.
     runs = [Path(x).exists() and not x.endswith(".json") for x in (a, b)]
     if all(runs):
-        from edgekit.devices.profiles import chosen
+        from edgekit.devices.profiles import one_of
 
         pair = Pair(
             a=Path(a), b=Path(b), span=options["span"], data=options["data"], backend=options["backend"],
             imgsz=options["imgsz"], variants=(options["variant_a"], options["variant_b"]), wait=options["wait"],
         )  # fmt: skip
-        return compare_runs(pair, None if options["device"] == "local" else chosen(options["device"])[0])
+        return compare_runs(pair, None if options["device"] == "local" else one_of(options["device"]))
     if any(runs):
         raise RecipeError(
             f"{a}, {b}: one is a file to run, the other is not",
@@ -88,7 +90,7 @@ def _found(a: str, b: str, options: dict[str, Any]) -> Any:
         )
     from edgekit.results.store import Store
 
-    return compare_stored(Store(), a, b, force=options["force"])
+    return compare_stored(Store(), a, b, span=options["span"], force=options["force"])
 
 
 def _print(found: Any) -> None:

@@ -204,13 +204,13 @@ def provision(device: str, engine: str, wheelhouse: Path | None, fill: bool, as_
       edgekit devices provision gate-cam --wheelhouse wheels/
     """
     from edgekit.core.errors import RecipeError
-    from edgekit.devices.profiles import chosen
+    from edgekit.devices.profiles import one_of
     from edgekit.jobs.boards import provision as provisioned
 
     if fill and wheelhouse is None:
         raise RecipeError("--fill needs --wheelhouse", hint="Name the folder that gets the wheels.")
     with _drawn():
-        found = provisioned(chosen(device)[0], engine=engine, wheelhouse=wheelhouse, fill=fill)
+        found = provisioned(one_of(device), engine=engine, wheelhouse=wheelhouse, fill=fill)
     if as_json:
         show_json(found)
     else:
@@ -226,11 +226,11 @@ def unlock(device: str, as_json: bool) -> None:
 
     Example: edgekit devices unlock gate-cam
     """
-    from edgekit.devices.profiles import chosen
+    from edgekit.devices.profiles import one_of
     from edgekit.jobs.boards import unlock as unlocked
 
     with _drawn():
-        found = unlocked(chosen(device)[0])
+        found = unlocked(one_of(device))
     if as_json:
         show_json({"held_by": found})
     else:

@@ -33,6 +33,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _AGAIN_S = (1.0, 3.0, 8.0)
 # Files up to this many bytes travel together, so many at once.
 _SMALL, _PACK = 1_000_000, 32
+# Rounds of an upload without a new byte, and looks at an order that nobody works on.
+_IDLE, _STILL = 3, 8
 _WAITS_S = (2.0, 5.0, 10.0, 20.0)
 
 Found = TypeVar("Found")
@@ -67,7 +69,7 @@ class Place:
         lock: File whose lock says that the board is taken; one for all users of a board.
     """
 
-    root: str = ".cache/edgekit-agent"
+    root: str = ".cache/edgekit-agent"  # below the home folder, where a login begins
     python: str = "python3"
     lock: str = "/tmp/edgekit-board.lock"  # noqa: S108 - as the agent's own
 
@@ -184,10 +186,13 @@ class Agent:
             ResourceError: They do not fit there.
         """
         sizes = {s: p.stat().st_size for s, p in files.items()}
-        for _ in range(3):
+        idle, before = 0, -1
+        while idle < _IDLE:
             wanted = retried(lambda: self.ask("wanted", given=json.dumps(sizes).encode()))["wanted"]
             if not wanted:
                 return
+            left = sum(sizes[s] - have for s, have in wanted.items())
+            idle, before = (idle + 1 if left == before else 0), left
             small = [s for s, have in wanted.items() if sizes[s] <= _SMALL and not have]
             for k, sha256 in enumerate((s for s in wanted if s not in small), 1):
                 watcher().step(f"{self.name}: uploading", k, len(wanted) - len(small))
@@ -195,7 +200,10 @@ class Agent:
             for k in range(0, len(small), _PACK):
                 watcher().step(f"{self.name}: uploading small files", k + 1, len(small))
                 self._send_pack([files[s] for s in small[k : k + _PACK]], small[k : k + _PACK])
-        raise DeviceError(f"{self.name}: files arrive changed", hint="Check the link and the board's disk.")
+        raise DeviceError(
+            f"{self.name}: the upload makes no progress",
+            hint="Check the link and the board's disk, and try again.",
+        )
 
     def _send(self, path: Path, sha256: str, have: int) -> None:
         words = self._words(("take", sha256, str(have), str(path.stat().st_size)))
@@ -234,8 +242,8 @@ class Agent:
         Raises:
             DeviceError: The link stays cut: the order goes on there and can be collected later.
         """
-        turn, said = 0, ""
-        while True:
+        turn, said, still = 0, "", 0
+        while still < _STILL:
             patience = str(_WAITS_S[min(turn, len(_WAITS_S) - 1)])
             found = retried(lambda: self.ask("status", identity, patience, timeout_s=90))  # noqa: B023
             if found["state"] == "done":
@@ -243,15 +251,29 @@ class Agent:
             if not found["state"]:
                 raise DeviceError(f"{self.name}: does not know order {identity}", hint="Start the run again.")
             said = _show(self.name, identity, found, said)
+            still = 0 if found.get("holder") or found.get("progress") else still + 1
             turn += 1
+        raise DeviceError(
+            f"{self.name}: its worker does not start", hint=f"See {self.place.root}/worker.log there."
+        )
 
     def fetch(self, identity: str) -> dict[str, Any]:
         """Return the result of a finished order; it stays there until `forget`."""
-        return retried(lambda: self.ask("fetch", identity, timeout_s=300))
+        found = retried(lambda: self.ask("fetch", identity, timeout_s=300)).get("result")
+        if not isinstance(found, dict):
+            raise DeviceError(
+                f"{self.name}: has no result of {identity} any more", hint="See `edgekit results list`."
+            )
+        return found
 
-    def forget(self, identity: str) -> None:
-        """Remove a result there, after it was stored here."""
-        self.ask("forget", identity)
+    def forget(self, identity: str) -> bool:
+        """Remove a result there, after it was stored here; return whether the device heard it."""
+        try:
+            self.ask("forget", identity)
+        except DeviceError as error:
+            watcher().note(f"{error.message}; the result is here, its copy stays there for now")
+            return False
+        return True
 
 
 def retried(call: Callable[[], Found]) -> Found:

@@ -23,5 +23,7 @@ def agent_of(profile: Profile) -> Agent:
     connection = pick("devices", kind, what=f"{profile.name}: kind").connect(profile.ssh)
     usual = Place()
     root = profile.root or (str(cache_home() / "agent") if kind == "local" else usual.root)
+    # A login begins in the home folder, and what is quoted for a shell keeps its "~".
+    root = root.removeprefix("~/") if kind == "ssh" else root
     place = Place(root=root, python=profile.python or usual.python, lock=profile.lock or usual.lock)
     return Agent(profile.name, connection, place)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,13 +20,6 @@ class Local:
     def put(self, local: Path, words: Sequence[str], *, offset: int = 0) -> Ran:
         """Return what a command gives that reads a file from `offset` on."""
         return _ran(_done(words, local, offset, 60.0), 60.0)
-
-    def get(self, path: str, local: Path) -> None:
-        """Copy a file."""
-        try:
-            shutil.copyfile(Path(path).expanduser(), local)
-        except FileNotFoundError:
-            raise DeviceError(f"local: {path}: no such file", hint="Check the path.") from None
 
     def facts(self) -> dict[str, str]:
         """Return that it is this machine."""

@@ -80,6 +80,7 @@ class Profile:
         root: The agent's folder there.
         python: The Python that runs it.
         lock: File that says that the board is taken.
+        looks: Marks of the profile it extends.
     """
 
     name: str
@@ -99,6 +100,13 @@ class Profile:
     root: str = ""
     python: str = ""
     lock: str = ""
+
+    looks: Match = field(default_factory=Match)
+
+    def looks_like(self, passport: Mapping[str, Any]) -> bool:
+        """Return whether a board's passport is that of its profile; True where a profile tells no marks."""
+        rule = self.looks
+        return rule == Match() or replace(self, match=rule).is_machine(passport)
 
     @property
     def reachable(self) -> bool:
@@ -168,7 +176,10 @@ def _profile(form: Form, name: str, value: Any, known: dict[str, Profile], *, ow
         )  # fmt: skip
     given = {k: v for k, v in vars(entry).items() if v and k in vars(base) and k != "name"}
     # A user's own board is this machine only where its own entry says so.
-    return replace(base, **{"aliases": (), "match": Match(), **given, "name": name, "own": own})
+    looks = Match() if base.match.always else base.match
+    return replace(
+        base, **{"aliases": (), "match": Match(), "looks": looks, **given, "name": name, "own": own}
+    )
 
 
 def profile_of(name: str, *, where: str = "--device") -> Profile:
@@ -206,6 +217,10 @@ def chosen(words: str) -> list[Profile]:
         else:
             one = profile_of(word, where="--devices")
             found[one.name] = one
+    if not found:
+        raise RecipeError(
+            f"--devices: {words!r} names none", hint="Give names or tag:NAME, with commas between."
+        )
     for one in found.values():
         if not one.reachable:
             raise RecipeError(
@@ -213,6 +228,17 @@ def chosen(words: str) -> list[Profile]:
                 hint=f"Add one: edgekit devices add my-board --ssh user@host --extends {one.name}",
             )
     return list(found.values())
+
+
+def one_of(name: str) -> Profile:
+    """Return the one reachable device of a name.
+
+    Raises:
+        RecipeError: There is none, or the word names several.
+    """
+    if name.startswith("tag:") or "," in name:
+        raise RecipeError(f"--device: {name!r} may name several", hint="Use --devices for those.")
+    return chosen(name)[0]
 
 
 def refuse_backend(profile: Profile, backend: str, precision: str, *, where: str) -> str:

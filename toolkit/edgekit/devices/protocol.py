@@ -40,13 +40,6 @@ class Connection(Protocol):
             DeviceError: As `run`.
         """
 
-    def get(self, path: str, local: Path) -> None:
-        """Copy a file from the device.
-
-        Raises:
-            DeviceError: As `run`, or there is no such file.
-        """
-
     def facts(self) -> dict[str, str]:
         """Return how the device is reached, for people; does not connect."""
 

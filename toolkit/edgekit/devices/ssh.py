@@ -50,12 +50,6 @@ class Ssh:
         done = run_process(self._words(words), given=local, offset=offset, timeout_s=timeout_s)
         return self._ran(done, timeout_s)
 
-    def get(self, path: str, local: Path) -> None:
-        """Copy a file from the device."""
-        done = run_process([*_scp(), f"{self.address}:{path}", str(local)], timeout_s=600)
-        if done.code:
-            raise self._lost(done.err.decode(errors="replace"))
-
     def facts(self) -> dict[str, str]:
         """Return the address."""
         return {"kind": "ssh", "address": self.address}
@@ -93,10 +87,6 @@ class Ssh:
 def _config() -> list[str]:
     own = os.environ.get("EDGEKIT_SSH_CONFIG")
     return ["-F", own] if own else []
-
-
-def _scp() -> list[str]:
-    return ["scp", "-q", "-o", "BatchMode=yes", *_config()]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -9,13 +9,14 @@ import re
 import socket
 import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edgekit.board.hold import held
 from edgekit.board.orders import Order
 from edgekit.board.work import carry_out
 from edgekit.core.digest import digest_file
@@ -24,7 +25,7 @@ from edgekit.core.plugins import pick
 from edgekit.core.result import Result, Subject
 from edgekit.core.watch import watcher
 from edgekit.core.wire import artifact_from
-from edgekit.devices.agents import Agent, planned
+from edgekit.devices.agents import Agent, Place, planned
 from edgekit.devices.connect import agent_of
 from edgekit.devices.profiles import Profile
 from edgekit.forms.stored import rebuilt
@@ -73,13 +74,18 @@ def who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
+def _identity(stamp: str, device: str) -> str:
+    """Return a new id that is a file's name, too."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", device)
+    return f"{re.sub('[-:]', '', stamp)}-{name}-{uuid.uuid4().hex[:8]}"
+
+
 def order_of(parcel: Parcel, request: Request, device: str, *, do: str = "bench") -> Order:
     """Return the order for a parcel, with the hash of every file."""
     stamp = now()
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", device)
     settings = {**request.settings, **({"note": parcel.note} if parcel.note else {})}
     return Order(
-        id=f"{re.sub('[-:]', '', stamp)}-{name}-{uuid.uuid4().hex[:8]}", do=do, who=who(), when=stamp, device=device,
+        id=_identity(stamp, device), do=do, who=who(), when=stamp, device=device,
         files={p: digest_file(f) for p, f in parcel.sources.items()}, subject=parcel.subject, bundle=parcel.bundle,
         variant=request.variant, artifact=parcel.artifact, frames=parcel.frames, settings=settings,
     )  # fmt: skip
@@ -104,7 +110,8 @@ def bench_here(request: Request) -> Result:
         order = order_of(parcel, request, "local")
         for path, source in parcel.sources.items():
             link(source, Path(folder) / path)
-        return rebuilt(carry_out(order, Path(folder)), Result)
+        with held(Path(Place().lock), who=who(), order=order.id):
+            return rebuilt(carry_out(order, Path(folder)), Result)
 
 
 def link(source: Path, target: Path) -> None:
@@ -127,7 +134,8 @@ def bench_on(profile: Profile, request: Request, store: Store) -> Result:
     agent = agent_of(profile)
     watcher().phase(f"{profile.name}: connecting")
     hello = agent.hello()
-    arrays, skew = not hello["decoder"], _skew(hello)
+    with understood(profile.name):
+        arrays, skew = not hello["decoder"], _skew(hello)
     with _parcel(request, arrays=arrays) as parcel:
         refuse_without_engine(profile.name, hello, parcel)
         order = order_of(parcel, request, profile.name)
@@ -143,6 +151,9 @@ def bench_on(profile: Profile, request: Request, store: Store) -> Result:
     try:
         body = agent.wait(order.id)
     except DeviceError as error:
+        # `edgekit results collect` in another window may have been faster.
+        if found := store.found(order.id):
+            return found
         hint = "The run goes on there; `edgekit results collect` fetches its result."
         raise type(error)(error.message, hint=hint) from error
     return collected(agent, order.id, profile, store, body, skew=skew)
@@ -157,22 +168,40 @@ def collected(
         EdgekitError: The run failed there; its error, as the same kind.
     """
     if "error" in body:
-        store.forget_pending(identity)
-        agent.forget(identity)
+        if agent.forget(identity):
+            store.forget_pending(identity)
         raise planned(body["error"], profile.name)
-    result = rebuilt(body["ok"], Result)
+    with understood(profile.name):
+        # Its name here is ours: what a board answers must not choose a file's path.
+        result = replace(rebuilt(body["ok"], Result), id=identity, device=profile.name)
     notes = [skew] if skew else []
     if body.get("tries", 1) > 1:
         notes.append(f"begun {body['tries']} times: the worker or the board had stopped")
-    if profile.match != type(profile.match)() and not profile.is_machine(result.passport):
+    if not profile.looks_like(result.passport):
         notes.append(
             f"the board does not look like {profile.name}: {result.passport.get('board') or result.passport.get('cpu')}"
         )
     result = replace(result, notes=(*result.notes, *notes))
     store.keep(result)
-    store.forget_pending(identity)
-    agent.forget(identity)
+    if agent.forget(identity):
+        store.forget_pending(identity)
     return result
+
+
+@contextmanager
+def understood(name: str) -> Iterator[None]:
+    """Turn an answer that this edgekit does not understand into a planned error.
+
+    Raises:
+        DeviceError: It does not.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise DeviceError(
+            f"{name}: answers what this edgekit does not understand ({type(error).__name__}: {str(error).splitlines()[0][:120]})",
+            hint="Is something else listening there? See `edgekit devices doctor`.",
+        ) from error
 
 
 def refuse_without_engine(name: str, hello: dict[str, Any], parcel: Parcel) -> None:
@@ -220,7 +249,7 @@ def _or_failed(profile: Profile, request: Request, store: Store) -> Result:
         return bench_on(profile, request, store)
     except EdgekitError as error:
         failed = Result(
-            id=f"{re.sub('[-:]', '', now())}-{profile.name}-{uuid.uuid4().hex[:8]}", when=now(),
+            id=_identity(now(), profile.name), when=now(),
             mode=str(request.settings.get("mode", "")), device=profile.name,
             subject=Subject(name=request.what.stem, kind="", sha256=""), state="failed",
             reason=(type(error).__name__, error.message), notes=(error.hint,) if error.hint else (),

@@ -86,12 +86,20 @@ def add(
     return path, base
 
 
+# Words that YAML takes for something else than text.
+_YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+
+
 def _flow(row: dict[str, Any]) -> str:
     # JSON texts are YAML; plain words need no quotes.
     def word(value: Any) -> str:
         if isinstance(value, list):
             return f"[{', '.join(map(word, value))}]"
-        return value if re.fullmatch(r"[A-Za-z0-9_./~-]+", value) else json.dumps(value)
+        return (
+            value
+            if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./@-]*", value) and value.lower() not in _YAML_WORDS
+            else json.dumps(value)
+        )
 
     return "{" + ", ".join(f"{k}: {word(v)}" for k, v in row.items()) + "}"
 
@@ -137,7 +145,7 @@ def diagnosed(profile: Profile) -> dict[str, Any]:
             }
         )
     warnings = []
-    if profile.match != type(profile.match)() and not profile.is_machine(machine):
+    if not profile.looks_like(machine):
         warnings.append(f"it does not look like {profile.name}: {machine.get('board') or machine.get('cpu')}")
     if not hello["numpy"]:
         warnings.append("no numpy in its Python: provision brings it")

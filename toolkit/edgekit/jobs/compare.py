@@ -25,6 +25,8 @@ from edgekit.measure.versus import compared
 from edgekit.results.store import Store
 
 _LEAST_BLOCKS = 5
+# As between the blocks of a run.
+_BAND_C = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +97,15 @@ def _joined(one: Parcel, two: Parcel, pair: Pair) -> Parcel:
         note = "A and B are the same file"
     else:
         note = one.note
+    if pair.a.suffix != pair.b.suffix and not (pair.data or _takes_frames(two)):
+        # B declares no pre-processing: both get random inputs of their own shapes.
+        one, note = replace(one, frames=()), "inputs are random: B declares no pre-processing"
     sources = {**one.sources, **{f"b/{p}": f for p, f in two.sources.items()}}
     return replace(one, sources=sources, note=note)
+
+
+def _takes_frames(parcel: Parcel) -> bool:
+    return bool(parcel.frames) or bool(parcel.artifact and parcel.artifact["contract"]["frames"])
 
 
 def _other(two: Parcel, pair: Pair) -> dict[str, Any]:
@@ -105,17 +114,24 @@ def _other(two: Parcel, pair: Pair) -> dict[str, Any]:
     return {"bundle": bundle, "artifact": artifact, "variant": pair.variants[1], "subject": two.subject}
 
 
-def compare_stored(store: Store, a: str, b: str, *, force: bool) -> Comparison:
+def compare_stored(store: Store, a: str, b: str, *, span: str = "", force: bool) -> Comparison:
     """Return the comparison of two stored results by blocks of their runs.
+
+    Args:
+        store: Where they are.
+        a: Id or file of the reference.
+        b: Of what is judged.
+        span: To compare; the first of A where empty.
+        force: Compare them although machines or settings differ.
 
     Raises:
         RecipeError: They were taken on unequal machines or in unequal ways (unless `force`), or have too few runs.
     """
     one, two = store.load(a), store.load(b)
-    span = one.spans[0].span if one.spans else ""
+    span = span or (one.spans[0].span if one.spans else "")
     found = [r.latency(span) if span else None for r in (one, two)]
     if not all(found):
-        raise RecipeError(f"{a}, {b}: no span was measured in both", hint="Run both with the same --span.")
+        raise RecipeError(f"{a}, {b}: {span or 'a span'} was not measured in both", hint="Run both with it.")
     differences = differences_of(one, two)
     if differences and not force:
         raise RecipeError(
@@ -144,8 +160,12 @@ def differences_of(one: Result, two: Result) -> tuple[str, ...]:
     for key in ("threads", "cpus"):
         rows += [(key, getattr(one.subject, key), getattr(two.subject, key))]
     rows += [("mode", one.mode, two.mode), ("device", one.device, two.device)]
-    for name, words in (("throttled", _throttled), ("hottest start, °C", _start_c)):
-        rows.append((name, words(one), words(two)))
+    rows.append(("throttled", _throttled(one), _throttled(two)))
+    heat = [_start_c(r) for r in (one, two)]
+    known = [h for h in heat if h is not None]
+    if len(known) == 1 or (known and abs(known[0] - known[1]) > _BAND_C):
+        words = ["unknown" if h is None else f"{h:.1f} °C" for h in heat]
+        rows.append(("hottest zone at the start", words[0], words[1]))
     return tuple(f"{name}: {a} against {b}" for name, a, b in rows if a != b)
 
 
@@ -158,8 +178,8 @@ def _throttled(result: Result) -> str:
     return result.telemetry.throttled if result.telemetry else "unknown"
 
 
-def _start_c(result: Result) -> str:
-    """Return the hottest zone at the start in steps of the temperature band, so that small changes do not count."""
+def _start_c(result: Result) -> float | None:
+    """Return the hottest zone at the start in degrees Celsius, None where none was read."""
     columns = result.telemetry.columns if result.telemetry else {}
     first = [c[0] for k, c in columns.items() if k.startswith("temperature") and c and c[0] is not None]
-    return f"about {round(max(first) / 6) * 6}" if first else "unknown"
+    return max(v for v in first if v is not None) if first else None

@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.machine import raspberry
@@ -58,6 +58,7 @@ def sensors(root: Path = Path("/")) -> Sensors:
     """Return the sensors under `root`; one that cannot be read now stays out, with the reason."""
     missing: dict[str, str] = {}
     found: list[Sensor] = []
+    names: dict[tuple[str, str], int] = {}
     sys = root / "sys"
     groups = (
         _zones(sys),
@@ -69,7 +70,10 @@ def sensors(root: Path = Path("/")) -> Sensors:
         _firmware(sys),
     )
     for group in groups:
-        for sensor in group:
+        for one in group:
+            # An x86 has a cooling device for each core, all called "Processor": each gets its number.
+            number = names[one.kind, one.name] = names.get((one.kind, one.name), 0) + 1
+            sensor = replace(one, name=f"{one.name} {number}") if number > 1 else one
             value = sensor.read()
             if isinstance(value, Unknown):
                 missing[f"{sensor.kind} {sensor.name}"] = value.why

@@ -19,6 +19,7 @@ from edgekit.measure.latency import Kept, latency, thinned
 from edgekit.measure.modes import MODES, Mode
 from edgekit.measure.percentiles import median, minimum
 from edgekit.measure.telemetry import Sampler
+from edgekit.measure.worker import AFTER_PAUSE
 
 SPANS = ("model", "model+copies", "frame_to_result")
 # Bursts end often enough that a second of telemetry has a few of them.
@@ -28,6 +29,7 @@ _AFTER_IDLE_S = 10.0
 _WARM_S = {"aarch64": 5.0}
 _BLOCKS = 2000
 _PACED_S = 10.0
+_OTHERS_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,8 @@ class _Run:
     blocks: list[tuple[float, float]] = field(default_factory=list)
     minutes: list[Minute] = field(default_factory=list)
     paced: Paced | None = None
+    unseen: int = 0
+    limited: str = ""
     began_s: float = 0.0
     ended_s: float = 0.0
 
@@ -117,7 +121,8 @@ def bench(order: BenchOrder, subject: Subject, *, identity: str, when: str, devi
         after = _rest(sampler, rest_s, "resting for the idle power")
         phases = Phases(before=before, run=(run.began_s, run.ended_s), after=after)
         first = next(iter(run.spans.values()))
-        energy = _energy(sampler, phases, first.count)
+        # Runs that are thrown away at the start of a burst took their energy, too.
+        energy = _energy(sampler, phases, first.count + run.unseen)
         telemetry = sampler.report(run.began_s, run.ended_s) if order.hz else None
     spans = tuple(
         replace(latency(k.samples, name, mode.publishes), samples_ms=thinned(k.samples))
@@ -170,7 +175,8 @@ def _measured(
         _bursts(one, order.spans[0], mode, sampler, run)
     run.ended_s = sampler.now_s()
     for span in order.spans[1:]:
-        _others(one, span, min(mode.runs if mode.runs > 1 else minimum(0.99), minimum(0.99)), run)
+        runs = min(mode.runs if mode.runs > 1 else minimum(0.99), minimum(0.99))
+        _others(one, span, runs, min(mode.limit_s, _OTHERS_S), run)
     if mode.seconds >= 60:
         _rest(sampler, _AFTER_IDLE_S, "resting, for the first run after it")
         start["after_idle_ms"] = round(one.single(order.spans[0]), 3)
@@ -184,24 +190,30 @@ def _bursts(one: Contender, span: str, mode: Mode, sampler: Sampler, run: _Run) 
     """Run bursts until the mode has its runs and seconds, noting when each began."""
     kept = run.spans.setdefault(span, Kept())
     began, minute, minute_began = time.monotonic(), Kept(1 << 16), 0.0
-    while (spent := time.monotonic() - began) < mode.limit_s:
-        share = min(kept.count / mode.runs, spent / mode.seconds if mode.seconds else 1.0)
+    while time.monotonic() - began < mode.limit_s:
+        share = min(kept.count / mode.runs, kept.total_ms / 1000 / mode.seconds if mode.seconds else 1.0)
         if share >= 1:
             break
         at = sampler.now_s()
         found = one.run(span, burst(kept.samples, least_ms=_BURST_MS))
         kept.extend(found)
+        run.unseen += AFTER_PAUSE
         run.blocks.append((round(at - run.began_s, 3), round(median(found), 4)))
         minute.extend(found)
         if sampler.now_s() - run.began_s - minute_began >= 60:
             run.minutes.append(_minute(minute, minute_began, sampler, run.began_s))
             minute, minute_began = Kept(1 << 16), sampler.now_s() - run.began_s
         watcher().step(f"measuring {span}", round(share * 100), 100)
+    else:
+        run.limited = f"{span} was ended after {mode.limit_s:.0f} s with {kept.count} of {mode.runs} runs"
 
 
-def _others(one: Contender, span: str, runs: int, run: _Run) -> None:
-    kept = run.spans.setdefault(span, Kept())
+def _others(one: Contender, span: str, runs: int, limit_s: float, run: _Run) -> None:
+    kept, ends = run.spans.setdefault(span, Kept()), time.monotonic() + limit_s
     while kept.count < runs:
+        if kept.count and time.monotonic() > ends:
+            run.limited = f"{span} was ended after {limit_s:.0f} s with {kept.count} of {runs} runs"
+            return
         kept.extend(one.run(span, burst(kept.samples, least_ms=_BURST_MS)))
         watcher().step(f"measuring {span}", min(kept.count, runs), runs)
 
@@ -261,7 +273,7 @@ def _warm_s(machine: Mapping[str, Any]) -> float:
 
 
 def _settings(order: BenchOrder, mode: Mode, kept: Kept) -> dict[str, Any]:
-    inputs = f"{len(order.files)} frames, seeded draw" if order.files else "random, seeded"
+    inputs = f"{len(order.files)} frames, seeded draw, prepared once" if order.files else "random, seeded"
     return {
         "runs": mode.runs, "seconds": mode.seconds, "seed": order.seed, "spans": list(order.spans),
         "inputs": inputs, "options": dict(order.artifact.options), "hz": order.hz, "kept_every": kept.stride,
@@ -284,6 +296,8 @@ def _notes(
         notes.append(f"emulated by {machine['emulated']}: the latencies say nothing about a board")
     if not found["warm_up"].get("steady"):
         notes.append("the warm-up did not become steady")
+    if run.limited:
+        notes.append(run.limited)
     if telemetry and telemetry.throttled == "yes":
         notes.append(f"throttled: {'; '.join(telemetry.reasons)}")
     if since := machine.get("throttled_since_boot"):

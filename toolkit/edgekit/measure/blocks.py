@@ -25,7 +25,7 @@ _CALM = 0.01
 _RESAMPLES = 2000
 # 97.5th and 95th percentile of the normal distribution: an interval that is cleared 19 times in 20.
 _POWER = 1.96 + 1.645
-_BAND_C, _COOL_S = 3.0, 60.0
+_BAND_C, _REST_S = 3.0, 300.0
 
 
 class Runner(Protocol):
@@ -51,6 +51,8 @@ def interleaved(
 ) -> Blocks:  # fmt: skip
     """Return blocks in the order A B B A, so that a steady drift meets both alike.
 
+    A block that would begin hotter than the first waits for the board to cool, five minutes in all at most.
+
     Args:
         a: The reference.
         b: What is judged.
@@ -58,10 +60,10 @@ def interleaved(
         rounds: At least; each has two blocks of either side.
         most: Rounds at most, while the block medians spread by more than 1 %.
         runs: Of a block at least; it also lasts a quarter of a second.
-        heat: Gives the hottest zone in degrees Celsius; blocks begin within 3 degrees of the first.
+        heat: Gives the hottest zone in degrees Celsius; blocks begin at most 3 degrees hotter than the first.
     """
     heat = heat or hottest
-    start = heat()
+    start, rest = heat(), Rest()
     usual = float(np.median([v for one in (a, b) for v in one.run(span, 16)]))
     runs = max(runs, math.ceil(_BLOCK_MS / max(usual, 1e-3)))
     found = Blocks(runs=runs)
@@ -69,8 +71,8 @@ def interleaved(
         if number >= rounds and spread(found.a, found.b) <= _CALM:
             break
         for runner, side in ((a, found.a), (b, found.b), (b, found.b), (a, found.a)):
-            if start is not None and not _cooled(start, heat):
-                found.notes.append(f"a block began more than {_BAND_C:g} degrees away from the first")
+            if start is not None and not rest.cooled(start, heat):
+                found.notes.append(f"a block began more than {_BAND_C:g} degrees hotter than the first")
             side.append(block(runner.run(span, runs)))
         watcher().step(f"comparing {span}", number + 1, most)
     return found
@@ -81,13 +83,20 @@ def block(samples_ms: Sequence[float]) -> tuple[float, float]:
     return float(np.median(samples_ms)), float(np.quantile(samples_ms, 0.9, method="inverted_cdf"))
 
 
-def _cooled(start: float, heat: Callable[[], float | None]) -> bool:
-    ends = time.monotonic() + _COOL_S
-    while (now := heat()) is not None and abs(now - start) > _BAND_C:
-        if time.monotonic() > ends:
-            return False
-        time.sleep(1.0)
-    return True
+@dataclass(kw_only=True)
+class Rest:
+    """Time that may still be spent on waiting for a board to cool."""
+
+    left_s: float = _REST_S
+
+    def cooled(self, start: float, heat: Callable[[], float | None]) -> bool:
+        """Wait until the board is at most 3 degrees hotter than at the start; return whether it became so."""
+        while (now := heat()) is not None and now > start + _BAND_C:
+            if self.left_s <= 0:
+                return False
+            time.sleep(1.0)
+            self.left_s -= 1.0
+        return True
 
 
 def hottest() -> float | None:

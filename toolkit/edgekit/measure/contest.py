@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -50,17 +51,19 @@ class Contender:
         command: Sequence[str] = ("-m", "edgekit.measure.worker"),
     ) -> None:  # fmt: skip
         self._alone = alone
+        # A file and not a pipe: an engine that prints a line each run would fill one and wait for ever.
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - `close` ends it with the process
         self._process = subprocess.Popen(
             [sys.executable, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         )
         order = {
             "do": "open", "artifact": plain(artifact), "files": [str(f) for f in files], "seed": seed,
-            "cpus": list(cpus),
+            "cpus": list(cpus), "alone": alone,
         }  # fmt: skip
         try:
             self.facts: dict[str, float] = self._ask(order)
@@ -111,6 +114,7 @@ class Contender:
         """End the process, stopped or not."""
         self._process.kill()
         self._process.communicate()
+        self._said.close()
 
     def _turn(self, order: dict[str, Any]) -> Any:
         if not self._alone:
@@ -123,7 +127,6 @@ class Contender:
     def _ask(self, order: dict[str, Any]) -> Any:
         assert self._process.stdin
         assert self._process.stdout
-        assert self._process.stderr
         try:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
@@ -131,7 +134,8 @@ class Contender:
         except BrokenPipeError:
             line = ""
         if not line:
-            said = self._process.stderr.read().strip().splitlines()
+            self._said.seek(0)
+            said = self._said.read()[-4096:].strip().splitlines()
             if self._process.wait() == -signal.SIGKILL:
                 raise ResourceError(
                     "the measuring process was ended from outside, most likely for lack of memory",

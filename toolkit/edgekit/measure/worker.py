@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.errors import EdgekitError
+from edgekit.core.errors import EdgekitError, RecipeError
 from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, Contract
 from edgekit.core.wire import artifact_from, contract_from
@@ -25,7 +25,7 @@ from edgekit.measure.memory import current_mb, peak_mb
 from edgekit.measure.steady import WINDOW, warm
 
 # Runs that are thrown away after a pause: caches and clocks come back within them.
-_AFTER_PAUSE = 3
+AFTER_PAUSE = 3
 
 
 class Worker:
@@ -33,7 +33,9 @@ class Worker:
 
     def __init__(self, order: dict[str, Any]) -> None:
         if order.get("cpus"):
-            os.sched_setaffinity(0, order["cpus"])
+            _pin(order["cpus"])
+        self.alone = bool(order.get("alone"))
+        self.paced_from_ns = self.paced_count = 0
         began = time.perf_counter_ns()
         self.contract: Contract = contract_from(order["artifact"]["contract"])
         self.artifact: Artifact = artifact_from(order["artifact"])
@@ -56,11 +58,15 @@ class Worker:
 
     def run(self, span: str, count: int) -> list[float]:
         """Return `count` latencies in milliseconds of one span."""
-        once = self._once(span)
-        given = self.inputs.ready(count) if span != "frame_to_result" else [{}]
-        for k in range(_AFTER_PAUSE):
+        once, given = self._once(span), self._given(span, count)
+        for k in range(AFTER_PAUSE):
             once(given[k % len(given)])
         return [once(given[k % len(given)]) for k in range(count)]
+
+    def _given(self, span: str, count: int) -> Any:
+        if span == "frame_to_result":
+            return [{}]
+        return self.inputs.pool(count) if self.alone else self.inputs.ready(count)
 
     def single(self, span: str) -> float:
         """Return the latency of one run after whatever came before, in milliseconds: nothing is thrown away."""
@@ -68,7 +74,7 @@ class Worker:
 
     def warm_up(self, least_s: float, limit_s: float) -> dict[str, Any]:
         """Run until steady; say how many runs it took and whether it ever was."""
-        given = self.inputs.ready(WINDOW)
+        given = self._given("model", WINDOW)
         began, samples = time.monotonic(), [self._model(given[0])]
         while not warm(samples, time.monotonic() - began, least_s=least_s):
             if time.monotonic() - began > limit_s:
@@ -77,16 +83,18 @@ class Worker:
         return {"runs": len(samples), "steady": True}
 
     def paced(self, span: str, fps: float, count: int) -> list[float]:
-        """Return latencies in milliseconds from the time each of `count` frames was due.
+        """Return latencies in milliseconds from the time each of the next `count` frames was due.
 
         A frame that is due while the one before still runs waits for it, as in MLPerf's server scenario:
-        the wait is part of its latency.
+        the wait is part of its latency. The schedule of the first call goes on in the next ones, so that a
+        backlog is never forgiven.
         """
-        once = self._once(span)
-        given = self.inputs.ready(count) if span != "frame_to_result" else [{}]
-        began, found = time.perf_counter_ns() + int(1e9 / fps), []
+        once, given, found = self._once(span), self._given(span, count), []
+        if not self.paced_from_ns:
+            self.paced_from_ns = time.perf_counter_ns() + int(1e9 / fps)
         for k in range(count):
-            due = began + int(k * 1e9 / fps)
+            due = self.paced_from_ns + int(self.paced_count * 1e9 / fps)
+            self.paced_count += 1
             wait = (due - time.perf_counter_ns()) / 1e9
             if wait > 0:
                 time.sleep(wait)
@@ -124,6 +132,16 @@ class Worker:
         """Return each layer as it ran, as plain rows."""
         rows = self.backend.receipt(self.artifact, self.inputs.draw())
         return [vars(r) for r in rows]
+
+
+def _pin(cpus: list[int]) -> None:
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        raise RecipeError(
+            f"cores {','.join(map(str, cpus))}: cannot be used here ({error.strerror})",
+            hint=f"There are: {','.join(map(str, sorted(os.sched_getaffinity(0))))}.",
+        ) from error
 
 
 def _answer(worker: Worker | None, order: dict[str, Any]) -> tuple[Worker | None, Any]:

@@ -25,7 +25,7 @@ def boards_page(results: Sequence[Result]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>edgekit: {len(results)} results</title><style>{CSS}</style></head><body>",
         f"<h1>{len(results)} results</h1>", f'<p class="soft">{escape(_summary(results))}</p>',
-        _ranking(real), _emulated(unreal), _failed(failed), *(_board(r) for r in (*real, *unreal)), "</body></html>",
+        *(_ranking(group) for group in _alike(real)), _emulated(unreal), _failed(failed), *(_board(r) for r in (*real, *unreal)), "</body></html>",
     ]  # fmt: skip
     return "\n".join(p for p in parts if p) + "\n"
 
@@ -52,6 +52,14 @@ def _early_ms(result: Result) -> float:
 def _warm_ms(result: Result) -> float:
     late = _at(result, _LATE_S)
     return late if late is not None else _early_ms(result)
+
+
+def _alike(results: Sequence[Result]) -> list[list[Result]]:
+    """Return results in groups of one model and one span: only those can be ranked."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for one in results:
+        groups.setdefault((one.subject.name, one.spans[0].span), []).append(one)
+    return list(groups.values())
 
 
 def _ranking(results: Sequence[Result]) -> str:
@@ -85,7 +93,8 @@ def _ranking(results: Sequence[Result]) -> str:
         "label",
         "throttled",
     )
-    how = f"<p class=soft>Medians of {escape(results[0].spans[0].span)}; minute 30 only where the run lasted so long.</p>"
+    what = f"{results[0].subject.name}, {results[0].spans[0].span.replace('_', ' ')}"
+    how = f"<p class=soft>Medians of {escape(what)}; minute 30 only where the run lasted so long.</p>"
     return "<h2>Ranking</h2>" + how + table(heads, rows, numbers=(2, 3, 4, 5, 6, 7))
 
 
@@ -141,4 +150,4 @@ def heat_of(result: Result) -> Points:
     zones = [c for k, c in found.columns.items() if k.startswith("temperature")]
     rows = zip(found.at_s, zip(*zones, strict=True), strict=True) if zones else ()
     hottest = ((t, [v for v in values if v is not None]) for t, values in rows)
-    return tuple((t, max(v)) for t, v in hottest if v)
+    return tuple((t, max(v)) for t, v in hottest if v and t >= 0)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from edgekit.core.errors import RecipeError
+from edgekit.core.errors import RecipeError, ResourceError
 from edgekit.core.lazy import need
 from edgekit.core.result import Result
+from edgekit.core.watch import watcher
 
 _BUSY_S = 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What the index knows of a result; `median_ms` and `p90_ms` are those of its first span."""
+    """What the index knows of a result; `median_ms` and `p90_ms` are those of its first span.
+
+    A p90 that the runs do not carry is None.
+    """
 
     id: str
     when: str
@@ -38,7 +42,11 @@ class Row:
 def row_of(result: Result) -> Row:
     """Return a result's row."""
     first = result.latency()
-    p90 = next((t.plain_ms for t in first.tails if t.share == 0.9), None) if first else None
+    p90 = (
+        next((t.plain_ms for t in first.tails if t.share == 0.9 and t.bound_ms is not None), None)
+        if first
+        else None
+    )
     machine, subject = result.passport, result.subject
     return Row(
         id=result.id, when=result.when, device=result.device, mode=result.mode, state=result.state,
@@ -87,23 +95,33 @@ class Index:
                 connection.execute(self._table.insert().values(**vars(row), body=body))
         except self._sql.exc.IntegrityError:
             return
+        except self._sql.exc.DBAPIError as error:
+            # The file of the result is written: the index is made again from it.
+            watcher().note(f"the index of results was not written: {str(error).splitlines()[0]}")
+
+    def _read(self, query: Any) -> list[Any]:
+        try:
+            with self._engine.connect() as connection:
+                return list(connection.execute(query))
+        except self._sql.exc.DBAPIError as error:
+            raise ResourceError(
+                f"the index of results cannot be read: {str(error).splitlines()[0]}",
+                hint="Check EDGEKIT_RESULTS_URL; an index in a file may be deleted, it is made again.",
+            ) from error
 
     def ids(self) -> list[str]:
         """Return all ids."""
-        with self._engine.connect() as connection:
-            return [r[0] for r in connection.execute(self._sql.select(self._table.c.id))]
+        return [r[0] for r in self._read(self._sql.select(self._table.c.id))]
 
     def ids_like(self, start: str) -> list[str]:
         """Return the ids that begin so."""
         wanted = self._sql.select(self._table.c.id).where(self._table.c.id.startswith(start, autoescape=True))
-        with self._engine.connect() as connection:
-            return [r[0] for r in connection.execute(wanted)]
+        return [r[0] for r in self._read(wanted)]
 
     def body(self, identity: str) -> str:
         """Return a result's JSON text."""
         wanted = self._sql.select(self._table.c.body).where(self._table.c.id == identity)
-        with self._engine.connect() as connection:
-            return str(connection.execute(wanted).scalar_one())
+        return str(self._read(wanted)[0][0])
 
     def rows(self, **wanted: str) -> list[Row]:
         """Return rows newest first; each word of `wanted` is a column that must have that value."""
@@ -111,6 +129,5 @@ class Index:
         for column, value in wanted.items():
             if value:
                 query = query.where(self._table.c[column] == value)
-        with self._engine.connect() as connection:
-            found: list[dict[str, Any]] = [dict(r._mapping) for r in connection.execute(query)]  # noqa: SLF001 - its public name
+        found = [dict(r._mapping) for r in self._read(query)]  # noqa: SLF001 - its public name
         return [Row(**{k: v for k, v in one.items() if k != "body"}) for one in found]

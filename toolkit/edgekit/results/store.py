@@ -10,6 +10,7 @@ from edgekit.core.digest import plain
 from edgekit.core.errors import RecipeError
 from edgekit.core.files import json_text, resource_errors, write_json, write_text
 from edgekit.core.result import SCHEMA, Result
+from edgekit.core.watch import watcher
 from edgekit.forms.stored import restore
 from edgekit.results.index import Index, Row, row_of
 
@@ -39,12 +40,19 @@ class Store:
         Raises:
             ResourceError: The folder cannot be written.
         """
+        if "/" in result.id or result.id.startswith("."):
+            raise RecipeError(f"{result.id!r}: is no id of a result", hint="It does not come from edgekit.")
         path = self.home / f"{result.id}.json"
         with resource_errors(self.home):
             if not path.is_file():
                 write_json(path, plain(result))
         self.index.add(row_of(result), json_text(plain(result)))
         return path
+
+    def found(self, identity: str) -> Result | None:
+        """Return the result of exactly this id, None where it is not here."""
+        path = self.home / f"{identity}.json"
+        return read_result(path) if path.is_file() else None
 
     def load(self, what: str) -> Result:
         """Return a result by its id, the beginning of one that fits no other, or the path of a file.
@@ -68,7 +76,11 @@ class Store:
         known = set(self.index.ids())
         for path in sorted(self.home.glob("*.json")):
             if path.stem not in known:
-                result = read_result(path)
+                try:
+                    result = read_result(path)
+                except RecipeError as error:
+                    watcher().note(f"left out: {error.message}")
+                    continue
                 self.index.add(row_of(result), json_text(plain(result)))
         return self.index.rows(**wanted)
 
