@@ -20,7 +20,7 @@ from tests.sshd import WHY_NOT, Sshd, write_devices
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
 
 SHORT = ("--mode", "smoke", "--runs", "64", "--seconds", "1", "--span", "model")
-LONG = ("--mode", "smoke", "--seconds", "12", "--span", "model")
+LONG = ("--mode", "smoke", "--seconds", "18", "--span", "model")
 
 
 class Lab:
@@ -102,10 +102,10 @@ def test_a_bench_on_a_board_is_stored_with_its_passport_and_nothing_is_sent_twic
     assert result["start"]["open_ms"] > 0
     assert result["spans"][0]["runs"] >= 64
     assert lab.stored() == [result]
-    blobs = {p.name: p.stat().st_mtime_ns for p in (lab.boards["board0"] / "blobs").iterdir()}
+    blobs = {p.name: p.stat().st_ino for p in (lab.boards["board0"] / "blobs").iterdir()}
     again = lab.run("bench", bundle, "--device", "board0", *SHORT)
     assert again.code == 0, again.err
-    assert {p.name: p.stat().st_mtime_ns for p in (lab.boards["board0"] / "blobs").iterdir()} == blobs
+    assert {p.name: p.stat().st_ino for p in (lab.boards["board0"] / "blobs").iterdir()} == blobs
     assert "uploading" not in again.err
     assert "installing" not in again.err
     # Nothing of finished orders stays on the board.
@@ -240,7 +240,9 @@ def test_after_a_restart_of_the_board_its_lock_is_free_and_the_old_order_is_done
 
 
 def test_a_second_engineer_is_told_who_has_the_board_and_may_wait(lab: Lab, bundle: Path):
-    first = lab.start("bench", bundle, "--device", "board0", *LONG)
+    first = lab.start(
+        "bench", bundle, "--device", "board0", "--mode", "smoke", "--seconds", "30", "--span", "model"
+    )
     until(lambda: measuring(lab, "board0"))
     second = lab.run("bench", bundle, "--device", "board0", *SHORT)
     assert second.code == 8, second.err
@@ -249,20 +251,23 @@ def test_a_second_engineer_is_told_who_has_the_board_and_may_wait(lab: Lab, bund
     assert " s" in second.err
     third = lab.run("bench", bundle, "--device", "board0", *SHORT, "--wait")
     assert third.code == 0, third.err
-    first.communicate(timeout=60)
+    first.communicate(timeout=120)
     assert first.returncode == 0
     assert len(lab.stored()) == 2
     assert "pending" not in lab.run("results", "list").err
 
 
 def test_a_stuck_holder_is_ended_by_unlock(lab: Lab, bundle: Path):
-    first = lab.start("bench", bundle, "--device", "board0", *LONG)
+    first = lab.start(
+        "bench", bundle, "--device", "board0", "--mode", "smoke", "--seconds", "90", "--span", "model"
+    )
     until(lambda: measuring(lab, "board0"))
     freed = lab.run("devices", "unlock", "board0")
     assert freed.code == 0, freed.err
     assert "was held by" in freed.out
-    first.kill()
-    first.communicate()
+    _, err = first.communicate(timeout=120)
+    assert first.returncode == 8, err
+    assert "ended by unlock" in err
 
 
 def test_a_board_with_a_wrong_clock_measures_and_is_told_so(tmp_path: Path, bundle: Path):

@@ -8,10 +8,11 @@ import os
 import re
 import socket
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,9 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def bench_on(profile: Profile, request: Request, store: Store) -> Result:
+def bench_on(
+    profile: Profile, request: Request, store: Store, parcels: Callable[[bool], Parcel] | None = None
+) -> Result:
     """Return the result of a bench on a device, stored; an order whose line is cut stays noted as pending.
 
     Raises:
@@ -136,7 +139,8 @@ def bench_on(profile: Profile, request: Request, store: Store) -> Result:
     hello = agent.hello()
     with understood(profile.name):
         arrays, skew = not hello["decoder"], _skew(hello)
-    with _parcel(request, arrays=arrays) as parcel:
+    with ExitStack() as stack:
+        parcel = parcels(arrays) if parcels else stack.enter_context(_parcel(request, arrays=arrays))
         refuse_without_engine(profile.name, hello, parcel)
         order = order_of(parcel, request, profile.name)
         agent.upload({order.files[p]: f for p, f in parcel.sources.items()})
@@ -234,19 +238,36 @@ def bench_many(
 
     def one(profile: Profile) -> Result:
         nonlocal done
-        found = _or_failed(profile, request, store)
+        found = _or_failed(profile, request, store, parcels)
         done += 1
         heard.step("boards", done, len(profiles))
         heard.note(f"{profile.name}: {found.state}{' ' + ': '.join(found.reason) if found.reason else ''}")
         return found
 
-    with ThreadPoolExecutor(max_workers=at_once) as pool:
+    with _shared(request) as parcels, ThreadPoolExecutor(max_workers=at_once) as pool:
+        parcels(False)  # What cannot be read is said now, once, and not by each board.
         return list(pool.map(one, profiles))
 
 
-def _or_failed(profile: Profile, request: Request, store: Store) -> Result:
+@contextmanager
+def _shared(request: Request) -> Iterator[Callable[[bool], Parcel]]:
+    """Give a function that makes each kind of parcel once for all boards: with image files, or raw arrays."""
+    made: dict[bool, Parcel] = {}
+    lock = threading.Lock()
+    with ExitStack() as stack:
+
+        def parcels(arrays: bool) -> Parcel:  # noqa: FBT001 - the kind is all there is to it
+            with lock:
+                if arrays not in made:
+                    made[arrays] = stack.enter_context(_parcel(request, arrays=arrays))
+                return made[arrays]
+
+        yield parcels
+
+
+def _or_failed(profile: Profile, request: Request, store: Store, parcels: Callable[[bool], Parcel]) -> Result:
     try:
-        return bench_on(profile, request, store)
+        return bench_on(profile, request, store, parcels)
     except EdgekitError as error:
         failed = Result(
             id=_identity(now(), profile.name), when=now(),
