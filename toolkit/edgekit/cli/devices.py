@@ -39,13 +39,20 @@ def list_devices(as_json: bool) -> None:
                     "aliases": p.aliases,
                     "backends": p.backends,
                     "measured_here": p.is_machine(machine),
+                    "address": p.ssh,
+                    "tags": p.tags,
                 }
                 for p in found
             ]
         )
         return
     rows = [
-        (p.name, p.title, ", ".join(p.backends), "measured here" if p.is_machine(machine) else "predicted")
+        (
+            p.name,
+            p.title,
+            ", ".join(p.backends),
+            "measured here" if p.is_machine(machine) else "measured there" if p.reachable else "predicted",
+        )
         for p in found
     ]
     table(("device", "what it is", "engines", "latency"), rows)
@@ -67,6 +74,10 @@ def show(name: str, as_json: bool) -> None:
         return
     click.echo(f"{profile.name}: {profile.title}")
     click.echo(f"other names  {', '.join(profile.aliases) or '-'}")
+    if profile.reachable:
+        click.echo(
+            f"reached by   {profile.kind or 'ssh'} {profile.ssh}, tags: {', '.join(profile.tags) or '-'}"
+        )
     for backend, precisions in profile.backends.items():
         click.echo(f"engine       {backend}: {', '.join(precisions)}")
     for unit, why in profile.others.items():

@@ -245,7 +245,7 @@ def bench_many(
         return found
 
     with _shared(request) as parcels, ThreadPoolExecutor(max_workers=at_once) as pool:
-        parcels(False)  # What cannot be read is said now, once, and not by each board.
+        parcels(False)  # noqa: FBT003 - what cannot be read is said now, once, and not by each board
         return list(pool.map(one, profiles))
 
 
