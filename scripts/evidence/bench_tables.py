@@ -81,9 +81,11 @@ def boards() -> str:
             f"{sum(r['results'] > 1 for r in rows)} stored twice; {collected} were collected later, {never} runs could not begin and said so."
         )
     if data := kept("agents"):
+        given_up = data["agents"] - data["complete"]
         parts.append(
-            f"{data['agents']} agents over one sshd, {data['most_at_once']} at once at most, {data['killed']} killed on the way "
-            f"(`scripts/evidence/agents.py`): {data['complete']} results, {data['begun_again']} begun again, {data['agents'] - data['stored']} lost, "
-            f"{data['stored'] - data['boards_with_one_result']} doubled, in {data['seconds'] / 60:.0f} minutes with {data['host_peak_mb']:.0f} MB at the host's peak."
+            f"{data['agents']} agents over one sshd, {data['killed']} times one was killed on the way (`scripts/evidence/agents.py`): "
+            f"{data['complete']} results, {data['begun_again']} of them begun again, and {given_up} given up after three kills each, with that reason; "
+            f"{data['agents'] - data['stored']} lost, {data['stored'] - data['boards_with_one_result']} doubled, at most {data['most_at_once']} seen at work at once, "
+            f"in {data['seconds'] / 60:.0f} minutes, {data['host_peak_mb']:.0f} MB at the host's peak."
         )
     return "\n".join(parts) or "Not measured yet."
