@@ -269,3 +269,13 @@ def test_a_soak_says_how_its_end_compares_with_its_start():
     assert "+75" in drift(soak("gate-cam", 8.0, 14.0).minutes)
     assert "from minute 12" in drift(soak("gate-cam", 8.0, 14.0).minutes)
     assert drift(soak("gate-cam", 8.0, 8.0).minutes[:9]) == ""
+
+
+def test_a_bench_here_waits_for_its_turn_or_says_who_measures(detector: Path, home: Path):
+    from edgekit.board.hold import held
+    from edgekit.devices.agents import Place
+
+    with held(Path(Place().lock), who="ann@desk", order="x"):
+        ran = run_edgekit("bench", detector, *QUICK)
+    assert ran.code == 8
+    assert "taken by ann@desk" in ran.err

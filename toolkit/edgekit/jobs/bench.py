@@ -9,6 +9,7 @@ import re
 import socket
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from edgekit.board.hold import held
 from edgekit.board.orders import Order
 from edgekit.board.work import carry_out
 from edgekit.core.digest import digest_file
-from edgekit.core.errors import DeviceError, EdgekitError, MissingError
+from edgekit.core.errors import DeviceError, EdgekitError, MissingError, ResourceError
 from edgekit.core.plugins import pick
 from edgekit.core.result import Result, Subject
 from edgekit.core.watch import watcher
@@ -111,8 +112,29 @@ def bench_here(request: Request) -> Result:
         order = order_of(parcel, request, "local")
         for path, source in parcel.sources.items():
             link(source, Path(folder) / path)
-        with held(Path(Place().lock), who=who(), order=order.id):
+        with taken(order, wait=request.wait):
             return rebuilt(carry_out(order, Path(folder)), Result)
+
+
+@contextmanager
+def taken(order: Order, *, wait: bool) -> Iterator[None]:
+    """Hold this machine as a board's agent does, so that nobody measures beside.
+
+    Raises:
+        ResourceError: Somebody else holds it, and `wait` is not set.
+    """
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(held(Path(Place().lock), who=order.who, order=order.id))
+            except ResourceError as error:
+                if not wait:
+                    raise
+                watcher().phase(error.message)
+                time.sleep(1.0)
+            else:
+                break
+        yield
 
 
 def link(source: Path, target: Path) -> None:

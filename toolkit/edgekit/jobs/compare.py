@@ -18,7 +18,7 @@ from edgekit.devices.agents import planned
 from edgekit.devices.connect import agent_of
 from edgekit.devices.profiles import Profile
 from edgekit.forms.stored import rebuilt
-from edgekit.jobs.bench import Request, link, now, order_of, refuse_without_engine
+from edgekit.jobs.bench import Request, link, now, order_of, refuse_without_engine, taken
 from edgekit.jobs.parcel import Parcel, parcel_of
 from edgekit.measure.blocks import RUNS, Blocks, cut
 from edgekit.measure.versus import compared
@@ -73,7 +73,8 @@ def compare_runs(pair: Pair, profile: Profile | None) -> Comparison:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             for path, source in parcel.sources.items():
                 link(source, folder / path)
-            return rebuilt(carry_out(order, folder), Comparison)
+            with taken(order, wait=pair.wait):
+                return rebuilt(carry_out(order, folder), Comparison)
         refuse_without_engine(profile.name, hello, one)
         agent.upload({order.files[p]: f for p, f in parcel.sources.items()})
         agent.submit(order, wait=pair.wait)
