@@ -115,7 +115,7 @@ def test_an_order_that_cannot_be_read_is_put_aside_and_the_next_one_done(depot: 
     [
         {"files": {"../x": SHA}},
         {"files": {"/etc/x": SHA}},
-        {"files": {"x": "/home/pi/.ssh/authorized_keys"}},
+        {"files": {"x": "/etc/passwd"}},
         {"id": "../../x"},
         {"id": ""},
         {"frames": ("../x",)},
