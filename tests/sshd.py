@@ -12,6 +12,8 @@ from pathlib import Path
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 WHY_NOT = "" if SSHD and shutil.which("ssh") else "needs sshd and ssh (openssh-server, openssh-client)"
+if WHY_NOT and os.environ.get("EDGEKIT_LAB_REQUIRED"):
+    raise RuntimeError(f"boards over SSH must be tested here: {WHY_NOT}")
 
 
 def free_port() -> int:

@@ -9,7 +9,6 @@ edgekit's `model` span is.
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import json
 import os
@@ -25,6 +24,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "evidence"))
 from detectors import commit  # noqa: E402 - of this checkout
+from options import options_of  # noqa: E402
 
 from edgekit.core.files import write_json  # noqa: E402
 from edgekit.core.versions import versions  # noqa: E402
@@ -115,13 +115,9 @@ def measured(rounds: int, seconds: float) -> dict[str, list[list[float]]]:
 
 def main() -> int:
     """Run the rounds; print and keep."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, OUT)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--slice", action="store_true")
-    parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     rounds, seconds = (1, 3.0) if args.slice else (args.rounds, args.seconds)
     pairs = measured(rounds, seconds)

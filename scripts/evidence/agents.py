@@ -9,7 +9,6 @@ loopback; at most 16 work at once. Every few seconds one that works is killed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors import commit
+from options import options_of
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -103,12 +103,8 @@ def run(count: int, every_s: float) -> dict[str, Any]:
 
 def main() -> int:
     """Run, print and keep the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--slice", action="store_true")
+    parser = options_of(__doc__, KEPT)
     parser.add_argument("--agents", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=KEPT)
     args = parser.parse_args()
     count = args.agents or (6 if args.slice else 200)
     found = run(count, 4.0 if args.slice else 8.0)

@@ -9,7 +9,6 @@ Afterwards the blocks of all A/A trials are resampled 10,000 times: pairs of 10 
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import json
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from detectors import commit
+from options import options_of
 
 from edgekit.core.comparison import NOTHING, REGRESSION, Comparison
 from edgekit.core.digest import plain
@@ -85,12 +85,7 @@ def summary(kept: dict[str, Any], count: int) -> dict[str, Any]:
 
 def main() -> int:
     """Run the trials that are missing; print and keep the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--slice", action="store_true")
-    parser.add_argument("--out", type=Path, default=KEPT)
-    args = parser.parse_args()
+    args = options_of(__doc__, KEPT).parse_args()
     wanted = {"same": 2, "planted": 2} if args.slice else {"same": 50, "planted": 20}
     kept: dict[str, Any] = {"same": [], "planted": []}
     if args.out.is_file() and not args.slice:

@@ -10,7 +10,6 @@ fetches the result. Then exactly one result of that trial must be stored, comple
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors import commit
+from options import options_of
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -100,12 +100,7 @@ def good(row: dict[str, Any]) -> bool:
 
 def main() -> int:
     """Run the trials that are missing; print and keep what became of them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--slice", action="store_true")
-    parser.add_argument("--out", type=Path, default=KEPT)
-    args = parser.parse_args()
+    args = options_of(__doc__, KEPT).parse_args()
     rows: list[dict[str, Any]] = []
     if args.out.is_file() and not args.slice:
         rows = json.loads(args.out.read_text())["trials"]

@@ -9,7 +9,6 @@ This machine may have no sensors, so a tree of files as large as a Jetson Orin's
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors import commit
+from options import options_of
 
 from edgekit.core.digest import plain
 from edgekit.core.files import write_json
@@ -101,12 +101,7 @@ def measured(rounds: int) -> dict[str, Any]:
 
 def main() -> int:
     """Measure, print and keep."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--slice", action="store_true")
-    parser.add_argument("--out", type=Path, default=KEPT)
-    args = parser.parse_args()
+    args = options_of(__doc__, KEPT).parse_args()
     found = measured(3 if args.slice else 20)
     print(json.dumps(found, indent=2))
     if not args.slice:

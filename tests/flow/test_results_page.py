@@ -1,6 +1,7 @@
 """The page of many boards, in a real browser at two widths."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from edgekit.reports.boards import boards_page
 from tests.boards_data import result, soak
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if not CHROMIUM and os.environ.get("EDGEKIT_LAB_REQUIRED"):
+    raise RuntimeError("pages must be looked at in a browser here, and there is no Chromium")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")]
 
 MEASURE = """<script>

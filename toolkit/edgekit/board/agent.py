@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.board.depot import Depot
-from edgekit.board.hold import held, holder, is_held
+from edgekit.board.hold import LOCK, held, holder, unusable
 from edgekit.board.orders import Order, order_from
 from edgekit.core.errors import EdgekitError, ResourceError
 from edgekit.core.files import json_text, resource_error, resource_errors, write_json
@@ -30,8 +30,6 @@ MARK = "edgekit-reply"
 _TRIES = 3
 _KEEP_BYTES = 2_000_000_000
 _TAKEN_S = 1.0
-# One for all users and folders of a board.
-_LOCK = Path("/tmp/edgekit-board.lock")  # noqa: S108 - shared on purpose; it holds no secret and grants nothing
 
 
 def hello(depot: Depot, lock: Path) -> dict[str, Any]:
@@ -80,7 +78,7 @@ def submit(depot: Depot, lock: Path, text: str, *, wait: bool) -> dict[str, Any]
 
 def start_worker(depot: Depot, lock: Path) -> None:
     """Start the worker where none is, apart from this session, so that a cut line does not end it."""
-    if is_held(depot.root / "worker.lock"):
+    if holder(depot.root / "worker.lock") is not None:
         return
     log = (depot.root / "worker.log").open("ab")
     with log:
@@ -106,16 +104,17 @@ def worker(depot: Depot, lock: Path) -> None:
         except BlockingIOError:
             return
         while order := next(depot.waiting(), None):
+            if why := unusable(lock):
+                words = f"{lock}: cannot be used as the board's lock ({why})"
+                depot.finish(
+                    order, _failed("ResourceError", words, "Set `lock` of the device to another file.", 8)
+                )
+                continue
             try:
                 with held(lock, who=order.who, order=order.id):
                     _one(depot, order)
             except ResourceError:
                 time.sleep(_TAKEN_S)
-            except OSError as error:
-                depot.finish(
-                    order,
-                    _failed("ResourceError", f"{lock}: {error.strerror}", "Set `lock` of the device.", 8),
-                )
         depot.sweep(_KEEP_BYTES)
 
 
@@ -275,7 +274,7 @@ def _unpacked(root: Path, names: list[str]) -> dict[str, Any]:
 def answered(words: list[str]) -> dict[str, Any]:
     """Return the reply to one call."""
     command, root = words[0], Path(words[1]).expanduser().resolve()
-    lock = Path(words[words.index("--lock") + 1]) if "--lock" in words else _LOCK
+    lock = Path(words[words.index("--lock") + 1]) if "--lock" in words else Path(LOCK)
     depot, rest = Depot(root), [w for w in words[2:] if w not in {"--lock", str(lock), "--wait"}]
     calls: dict[str, Callable[[], dict[str, Any] | None]] = {
         "hello": partial(hello, depot, lock),

@@ -21,7 +21,7 @@ from edgekit.board.hold import boot
 from edgekit.board.orders import Order, is_digest, order_from, order_text
 from edgekit.core.digest import digest_file
 from edgekit.core.errors import RecipeError, ResourceError, VerificationError
-from edgekit.core.files import write_json, write_text
+from edgekit.core.files import link_or_copy, write_json, write_text
 
 _PIECE = 1 << 16
 # Left free, so that a board does not fill up with what it measures.
@@ -161,11 +161,7 @@ class Depot:
             if digest_file(blob) != sha256:
                 blob.unlink()
                 raise VerificationError(f"{path}: was changed on the board", hint="Start the run again.")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(blob, target)
-            except OSError:
-                shutil.copyfile(blob, target)  # A disk without links, such as an SD card's exFAT.
+            link_or_copy(blob, target)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

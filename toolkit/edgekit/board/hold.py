@@ -15,6 +15,8 @@ from typing import Any
 
 from edgekit.core.errors import ResourceError
 
+# One for all users and folders of a board; it holds no secret and grants nothing.
+LOCK = "/tmp/edgekit-board.lock"  # noqa: S108 - shared on purpose
 _LOOKS = 5
 
 
@@ -28,6 +30,11 @@ def held(path: Path, *, who: str, order: str) -> Iterator[None]:
     Raises:
         ResourceError: Someone else holds it.
     """
+    if why := unusable(path):
+        raise ResourceError(
+            f"{path}: cannot be used as the board's lock ({why})",
+            hint="Set `lock` of the device to another file.",
+        )
     descriptor = _opened(path)
     try:
         try:
@@ -63,9 +70,13 @@ def holder(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def is_held(path: Path) -> bool:
-    """Return whether some process holds the lock at `path`."""
-    return holder(path) is not None
+def unusable(path: Path) -> str:
+    """Return why a lock can never be held here, empty where it can: waiting for it would not end."""
+    try:
+        os.close(_opened(path))
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
 
 
 def holder_words(found: dict[str, Any] | None) -> str:

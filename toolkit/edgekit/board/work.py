@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,13 +19,13 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact
 from edgekit.core.result import Subject
-from edgekit.core.watch import steps
 from edgekit.core.wire import artifact_from
 from edgekit.frames.images import read_image
-from edgekit.frames.prepare import prepare
 from edgekit.machine.probe import physical_cores
-from edgekit.measure.bench import SPANS, BenchOrder, bench, has_frames, refuse_spans
+from edgekit.measure.bench import BenchOrder, bench, has_frames, refuse_spans
 from edgekit.measure.contest import contest
+from edgekit.measure.detect import detections, packed
+from edgekit.measure.modes import SPANS
 from edgekit.measure.outputs import outputs_apart
 from edgekit.measure.parity import largest_error
 from edgekit.measure.versus import versus
@@ -151,28 +150,11 @@ def _answers(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> di
     contract = artifact.contract
     if contract.frames is None or contract.answers.task != "detect":
         raise RecipeError("accuracy on the device is judged for detectors", hint="Leave the data out.")
-    spec = dataclasses.replace(contract.answers, score=order.settings["score"], limit=order.settings["limit"])
-    answers = pick("answers", "detect", what="task")
-    shape, name, rows = contract.inputs[0].shape, contract.inputs[0].name, []
-    with pick("backends", artifact.backend, what="backend").open(artifact) as session:
-        for path in steps("accuracy", order.frames, len(order.frames)):
-            tensor, place = prepare(read_image(folder / path), contract.frames, (shape[2], shape[3]))
-            given = answers.answer(session.look({name: tensor}), spec, place, each_class=True)
-            rows.append((given.boxes, given.scores, given.classes))
-    return {"found": _packed(rows)}
-
-
-def _packed(rows: Sequence[tuple[Any, Any, Any]]) -> str:
-    """Return detections as a compressed file of arrays in base64: as text they would be ten times larger."""
-    buffer = io.BytesIO()
-    boxes, scores, classes = (
-        list(c) or [np.zeros(0)] for c in (zip(*rows, strict=True) if rows else ((), (), ()))
-    )
-    np.savez_compressed(
-        buffer, counts=np.array([len(s) for _, s, _ in rows], np.int64), boxes=np.concatenate(boxes),
-        scores=np.concatenate(scores), classes=np.concatenate(classes),
+    rows = detections(
+        artifact, [folder / f for f in order.frames], score=order.settings["score"], limit=order.settings["limit"],
+        what="accuracy",
     )  # fmt: skip
-    return base64.b64encode(buffer.getvalue()).decode()
+    return {"found": base64.b64encode(packed(rows)).decode()}
 
 
 def _pair(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:

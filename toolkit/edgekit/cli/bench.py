@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.screen import Progress, reporting, show_json, state_words, table
+from edgekit.cli.screen import drawn, reporting, show_json, state_words, table
 from edgekit.core.errors import GateError, RecipeError
-from edgekit.core.watch import watched_by
+from edgekit.measure.modes import MODES, SPANS
 
 if TYPE_CHECKING:
     from edgekit.core.result import Result
     from edgekit.jobs.bench import Request
-
-_MODES = ("smoke", "quick", "standard", "mlperf", "soak", "paced")
 
 
 @click.command("bench")
@@ -28,12 +26,10 @@ _MODES = ("smoke", "quick", "standard", "mlperf", "soak", "paced")
 )
 @click.option("--devices", default="", help="Many at once: names and tag:NAME, with commas between.")
 @click.option(
-    "--mode", type=click.Choice(_MODES), default="standard", show_default=True, help="How much to run."
+    "--mode", type=click.Choice(list(MODES)), default="standard", show_default=True, help="How much to run."
 )
 @click.option("--data", default="", help="Images to draw inputs from: a folder, a data.yaml or a COCO file.")
-@click.option(
-    "--span", type=click.Choice(["model", "model+copies", "frame_to_result"]), help="Measure this one alone."
-)
+@click.option("--span", type=click.Choice(SPANS), help="Measure this one alone.")
 @click.option("--fps", default=30.0, show_default=True, help="Frames a second of mode paced.")
 @click.option("--seconds", default=0.0, help="Measured seconds instead of the mode's.")
 @click.option("--runs", default=0, help="Runs instead of the mode's.")
@@ -72,22 +68,12 @@ def command(what: Path, device: str, devices: str, sweep: bool, as_json: bool, *
     the board is taken.
     """
     request = _request(what, options)
-    progress = Progress()
-    try:
-        with watched_by(progress):
-            if sweep and (devices or device != "local"):
-                raise RecipeError(
-                    "--sweep runs on this machine alone", hint="Leave --device and --devices out."
-                )
-            if sweep:
-                return _sweep(request, as_json=as_json)
-            return (
-                _many(devices, request, as_json=as_json)
-                if devices
-                else _one(device, request, as_json=as_json)
-            )
-    finally:
-        progress.close()
+    with drawn():
+        if sweep and (devices or device != "local"):
+            raise RecipeError("--sweep runs on this machine alone", hint="Leave --device and --devices out.")
+        if sweep:
+            return _sweep(request, as_json=as_json)
+        return _many(devices, request, as_json=as_json) if devices else _one(device, request, as_json=as_json)
 
 
 def _request(what: Path, options: dict[str, Any]) -> Request:
@@ -158,7 +144,7 @@ def _figures(result: Result) -> tuple[str, str, str]:
     found = result.latency()
     if not found:
         return "-", "-", "-"
-    p90 = next((t.plain_ms for t in found.tails if t.share == 0.9 and t.bound_ms is not None), None)
+    p90 = found.carried_ms(0.9)
     return f"{found.median_ms:.2f} ms", "n/a" if p90 is None else f"{p90:.2f} ms", found.label
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from edgekit.cli.screen import Progress, reporting, show_json, state_words
+from edgekit.cli.screen import drawn, reporting, show_json, state_words
 from edgekit.core.errors import GateError, RecipeError
-from edgekit.core.watch import watched_by
+from edgekit.measure.modes import SPANS
 
 _JUDGED = {"median": ("median",), "p90": ("p90",), "both": ("median", "p90")}
 
@@ -18,7 +18,7 @@ _JUDGED = {"median": ("median",), "p90": ("p90",), "both": ("median", "p90")}
 @click.argument("a")
 @click.argument("b")
 @click.option("--device", default="local", show_default=True, help="Where to run them.")
-@click.option("--span", default="model", show_default=True, help="model, model+copies or frame_to_result.")
+@click.option("--span", type=click.Choice(SPANS), default="model", show_default=True, help="What to time.")
 @click.option("--data", default="", help="Images to draw inputs from.")
 @click.option("--backend", default="", help="Engine for ONNX files.")
 @click.option("--imgsz", default=0, help="Side in pixels where an ONNX file leaves it open.")
@@ -48,12 +48,8 @@ def command(a: str, b: str, judge: str, junit: Path | None, as_json: bool, **opt
 
     Exit codes: 0 no regression, 2 bad input or unequal machines, 3 regression, 5 a device was lost.
     """
-    progress = Progress()
-    try:
-        with watched_by(progress):
-            found = _found(a, b, options)
-    finally:
-        progress.close()
+    with drawn():
+        found = _found(a, b, options)
     if junit:
         from edgekit.core.files import resource_errors, write_text
         from edgekit.reports.junit import junit as written

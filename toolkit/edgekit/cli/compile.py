@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.screen import Progress, reporting, show_json, state_words, table
-from edgekit.core.watch import watched_by
+from edgekit.cli.screen import drawn, reporting, show_json, state_words, table
 
 if TYPE_CHECKING:
     from edgekit.core.outcome import Outcome
@@ -62,12 +61,8 @@ def command(
         return _dry_run(ask, as_json=as_json)
     from edgekit.jobs.compile import compile_for, report_data
 
-    progress = Progress()
-    try:
-        with watched_by(progress):
-            done = compile_for(ask)
-    finally:
-        progress.close()
+    with drawn():
+        done = compile_for(ask)
     if as_json:
         show_json({**report_data(done.outcome), "bundle": done.bundle, "report": done.report})
     else:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.screen import Progress, reporting, show_json
-from edgekit.core.watch import watched_by
+from edgekit.cli.screen import drawn, reporting, show_json
 
 
 @click.group("data")
@@ -43,12 +42,8 @@ def make(name: str, output: str, train: int, val: int, size: int, seed: int, as_
         raise RecipeError(
             "data make: --train and --val start at 1, --size goes from 64 to 4096", hint="Correct it."
         )
-    progress = Progress()
-    try:
-        with watched_by(progress):
-            path = make_set(name, Path(output or name), train=train, val=val, size=size, seed=seed)
-    finally:
-        progress.close()
+    with drawn():
+        path = make_set(name, Path(output or name), train=train, val=val, size=size, seed=seed)
     if as_json:
         show_json({"data": path, "train": train, "val": val, "size": size, "seed": seed})
         return
@@ -75,12 +70,8 @@ def convert(name: str, source: str, output: str, as_json: bool) -> None:
 
     if name not in LAYOUTS:
         raise RecipeError(f"data convert: no set {name!r}", hint=suggestion(name, LAYOUTS))
-    progress = Progress()
-    try:
-        with watched_by(progress):
-            done = converted(name, Path(source), Path(output or name))
-    finally:
-        progress.close()
+    with drawn():
+        done = converted(name, Path(source), Path(output or name))
     if as_json:
         show_json(done)
         return

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edgekit.cli.screen import Progress, reporting, show_json, table
-from edgekit.core.watch import watched_by
+from edgekit.cli.screen import drawn, reporting, show_json, table
 
 
 @click.group("devices")
@@ -123,7 +120,7 @@ def _probe_others(devices: str, *, as_json: bool) -> None:
     from edgekit.devices.profiles import chosen
     from edgekit.jobs.boards import looked_at
 
-    with _drawn():
+    with drawn():
         rows = looked_at(chosen(devices))
     if as_json:
         show_json(rows)
@@ -152,7 +149,7 @@ def add(name: str, address: str, no_probe: bool, as_json: bool, **options: Any) 
     """
     from edgekit.jobs.boards import add as added
 
-    with _drawn():
+    with drawn():
         path, base = added(name, address=address, probe=not no_probe, **options)
     if as_json:
         show_json({"name": name, "extends": base, "file": path})
@@ -171,7 +168,7 @@ def doctor(devices: str, as_json: bool) -> int:
     from edgekit.devices.profiles import chosen
     from edgekit.jobs.boards import diagnosed
 
-    with _drawn():
+    with drawn():
         found = [diagnosed(p) for p in chosen(devices)]
     if as_json:
         show_json(found)
@@ -220,7 +217,7 @@ def provision(device: str, engine: str, wheelhouse: Path | None, fill: bool, as_
 
     if fill and wheelhouse is None:
         raise RecipeError("--fill needs --wheelhouse", hint="Name the folder that gets the wheels.")
-    with _drawn():
+    with drawn():
         found = provisioned(one_of(device), engine=engine, wheelhouse=wheelhouse, fill=fill)
     if as_json:
         show_json(found)
@@ -240,23 +237,12 @@ def unlock(device: str, as_json: bool) -> None:
     from edgekit.devices.profiles import one_of
     from edgekit.jobs.boards import unlock as unlocked
 
-    with _drawn():
+    with drawn():
         found = unlocked(one_of(device))
     if as_json:
         show_json({"held_by": found})
     else:
         click.echo(f"{device}: was held by {found.get('who', 'someone')}" if found else f"{device}: is free")
-
-
-@contextmanager
-def _drawn() -> Iterator[None]:
-    """Draw the progress of a block."""
-    progress = Progress()
-    try:
-        with watched_by(progress):
-            yield
-    finally:
-        progress.close()
 
 
 def _words(value: object) -> str:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.screen import Progress, reporting, show_json, table
-from edgekit.core.watch import watched_by
+from edgekit.cli.screen import drawn, reporting, show_json, table
 
 if TYPE_CHECKING:
     from edgekit.results.index import Row
@@ -145,12 +144,8 @@ def collect(as_json: bool) -> int:
     from edgekit.jobs.bench import collect as fetch
     from edgekit.results.store import Store
 
-    progress = Progress()
-    try:
-        with watched_by(progress):
-            found, waiting = fetch(profile_of, Store())
-    finally:
-        progress.close()
+    with drawn():
+        found, waiting = fetch(profile_of, Store())
     if as_json:
         show_json({"collected": [r.id for r in found], "waiting": waiting})
     else:

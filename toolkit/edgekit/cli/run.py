@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.screen import Progress, reporting, show_json
-from edgekit.core.watch import watched_by
+from edgekit.cli.screen import drawn, reporting, show_json
 
 
 @click.command("run")
@@ -38,15 +37,11 @@ def command(
     """
     from edgekit.runtime.serve import run_source
 
-    progress = Progress()
-    try:
-        with watched_by(progress):
-            done = run_source(
-                bundle, source, output=output, draw_answers=not as_json or output is not None, variant=variant,
-                threads=threads, trusted_key=trusted_key, frames=frames,
-            )  # fmt: skip
-    finally:
-        progress.close()
+    with drawn():
+        done = run_source(
+            bundle, source, output=output, draw_answers=not as_json or output is not None, variant=variant,
+            threads=threads, trusted_key=trusted_key, frames=frames,
+        )  # fmt: skip
     if as_json:
         show_json(
             {

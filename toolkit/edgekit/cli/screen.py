@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 
 from edgekit.core.digest import plain
+from edgekit.core.watch import watched_by
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _SHOWN_AFTER_S = 2.0
@@ -105,6 +107,17 @@ class Progress:
         if self._live:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
+
+
+@contextmanager
+def drawn() -> Iterator[None]:
+    """Draw the progress of a block on stderr, and leave the terminal's line empty after it."""
+    progress = Progress()
+    try:
+        with watched_by(progress):
+            yield
+    finally:
+        progress.close()
 
 
 def _clock(seconds: float) -> str:

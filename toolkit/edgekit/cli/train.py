@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli.screen import Progress, reporting, show_json, table
-from edgekit.core.watch import watched_by
+from edgekit.cli.screen import drawn, reporting, show_json, table
 
 
 @click.command("train")
@@ -29,12 +28,8 @@ def command(recipe: str, output: str, as_json: bool, **options: Any) -> None:
     """
     from edgekit.jobs.api import train_recipe
 
-    progress = Progress()
-    try:
-        with watched_by(progress):
-            done = train_recipe(recipe, output=output, **options)
-    finally:
-        progress.close()
+    with drawn():
+        done = train_recipe(recipe, output=output, **options)
     if as_json:
         show_json({**done.record, "weights": done.weights, "fresh": done.fresh})
         return

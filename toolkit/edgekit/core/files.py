@@ -109,6 +109,15 @@ def swap_in(aside: Path, final: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file at another path without a copy, or with one where the disk has no links or is another."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def sync_tree(root: Path) -> None:
     """Flush every file under `root` to the disk."""
     for path in sorted(root.rglob("*")):

@@ -52,6 +52,10 @@ class Latency:
         """The plain median."""
         return self.tails[0].plain_ms
 
+    def carried_ms(self, share: float) -> float | None:
+        """Return a plain percentile, None where it was not asked for or the runs do not carry it."""
+        return next((t.plain_ms for t in self.tails if t.share == share and t.bound_ms is not None), None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:

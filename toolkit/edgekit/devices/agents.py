@@ -8,12 +8,14 @@ import shlex
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekit.board.agent import MARK
+from edgekit.board.hold import LOCK
 from edgekit.board.orders import Order, order_text
 from edgekit.core import errors
 from edgekit.core.digest import digest_bytes, digest_file
@@ -71,7 +73,7 @@ class Place:
 
     root: str = ".cache/edgekit-agent"  # below the home folder, where a login begins
     python: str = "python3"
-    lock: str = "/tmp/edgekit-board.lock"  # noqa: S108 - as the agent's own
+    lock: str = LOCK
 
 
 class Agent:
@@ -257,6 +259,27 @@ class Agent:
             f"{self.name}: its worker does not start", hint=f"See {self.place.root}/worker.log there."
         )
 
+    def done(self, order: Order, sources: Mapping[str, Path], *, wait: bool) -> dict[str, Any]:
+        """Return what an order gives that nobody collects later: send, hand over, wait, forget.
+
+        Args:
+            order: The order.
+            sources: Local files by their path in it.
+            wait: Wait for a board that is taken.
+
+        Raises:
+            EdgekitError: As there.
+        """
+        self.upload({order.files[p]: f for p, f in sources.items()})
+        self.submit(order, wait=wait)
+        body = self.wait(order.id)
+        self.forget(order.id)
+        if "error" in body:
+            raise planned(body["error"], self.name)
+        with understood(self.name):
+            found: dict[str, Any] = body["ok"]
+            return found
+
     def fetch(self, identity: str) -> dict[str, Any]:
         """Return the result of a finished order; it stays there until `forget`."""
         found = retried(lambda: self.ask("fetch", identity, timeout_s=300)).get("result")
@@ -274,6 +297,22 @@ class Agent:
             watcher().note(f"{error.message}; the result is here, its copy stays there for now")
             return False
         return True
+
+
+@contextmanager
+def understood(name: str) -> Iterator[None]:
+    """Turn an answer that this edgekit does not understand into a planned error.
+
+    Raises:
+        DeviceError: It does not.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise DeviceError(
+            f"{name}: answers what this edgekit does not understand ({type(error).__name__}: {str(error).splitlines()[0][:120]})",
+            hint="Is something else listening there? See `edgekit devices doctor`.",
+        ) from error
 
 
 def retried(call: Callable[[], Found]) -> Found:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from edgekit.core import versions
 from edgekit.core.outcome import Accuracy
-from edgekit.core.plugins import pick
-from edgekit.core.records import Artifact
-from edgekit.core.watch import steps, watcher
+from edgekit.core.watch import watcher
 from edgekit.data.dataset import pixel_boxes
 from edgekit.data.sample import Sample
 from edgekit.forms.stored import restore, store
 from edgekit.frames.images import read_image
-from edgekit.frames.prepare import prepare
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data
+from edgekit.jobs.remote import Remote
 from edgekit.jobs.trial import machine_key
 from edgekit.jobs.variants import Lowered
+from edgekit.measure.detect import Row, detections, packed, unpacked
 from edgekit.metrics.coco_map import LIMIT, SCORE, Found, Scores, Truth, drop_interval, score
 
 
@@ -36,29 +32,19 @@ class Judged:
 
 
 def detections_of(artifact: Artifact, samples: Sequence[Sample], *, what: str) -> list[Found]:
-    """Return the detections of every sample, by the same code that an app runs.
-
-    Only the thresholds differ from an app's: score from 0.001, 300 an image, every class an anchor
-    answers for, as mAP is defined.
+    """Return the detections of every sample: score from 0.001, 300 an image, as mAP is defined.
 
     Args:
         artifact: A detector.
         samples: Labelled images.
         what: Name of the step for whoever watches.
     """
-    contract = artifact.contract
-    assert contract.frames
-    spec = dataclasses.replace(contract.answers, score=SCORE, limit=LIMIT)
-    answers = pick("answers", "detect", what="task")
-    shape = contract.inputs[0].shape
-    name, size = contract.inputs[0].name, (shape[2], shape[3])
-    found = []
-    with pick("backends", artifact.backend, what="backend").open(artifact) as session:
-        for sample in steps(what, samples, len(samples)):
-            tensor, place = prepare(read_image(sample.path), contract.frames, size)
-            given = answers.answer(session.look({name: tensor}), spec, place, each_class=True)
-            found.append(Found(boxes=given.boxes, scores=given.scores, classes=given.classes))
-    return found
+    files = [s.path for s in samples]
+    return _as_found(detections(artifact, files, score=SCORE, limit=LIMIT, what=what))
+
+
+def _as_found(rows: Sequence[Row]) -> list[Found]:
+    return [Found(boxes=b, scores=s, classes=c) for b, s, c in rows]
 
 
 def truths_of(samples: Sequence[Sample]) -> list[Truth]:
@@ -80,8 +66,9 @@ def truths_of(samples: Sequence[Sample]) -> list[Truth]:
 
 
 def judged(
-    ask: Ask, lowered: Lowered, samples: Sequence[Sample], names: Sequence[str], *, digest: str, where: str
-) -> Judged:
+    ask: Ask, lowered: Lowered, samples: Sequence[Sample], names: Sequence[str], *, digest: str, where: str,
+    board: Remote | None = None,
+) -> Judged:  # fmt: skip
     """Return scores and detections of a variant on labelled images.
 
     Args:
@@ -91,9 +78,8 @@ def judged(
         names: Class names.
         digest: SHA-256 over the samples.
         where: What the images are for, for whoever watches.
+        board: Where it runs; None for this machine.
     """
-    # A guard tries dozens of plans: it runs here, where only its order of layers matters.
-    board = ask.board if where == "accuracy" else None
     inputs = {
         "variant": lowered.digest, "samples": digest, "code": versions.code(), "isa": (ask.passport if board else ask.host).get("isa"), "on": machine_key(ask) if board else "",
         "tools": versions.versions("pycocotools", lowered.wanted.backend), "names": list(names), "bands": ask.checked.recipe.data.bands,
@@ -102,10 +88,10 @@ def judged(
     def make(folder: Path) -> None:
         if board:
             watcher().phase(f"{where} on {board.name}: {lowered.wanted.plain}")
-            found = board.detections(lowered.artifact, [s.path for s in samples])
+            found = _as_found(board.detections(lowered.artifact, [s.path for s in samples]))
         else:
             found = detections_of(lowered.artifact, samples, what=f"{where}: {lowered.wanted.plain}")
-        _keep(folder / "found.npz", found)
+        (folder / "found.npz").write_bytes(packed([(f.boxes, f.scores, f.classes) for f in found]))
         store(
             folder / "scores.json",
             score(truths_of(samples), found, names, bands=ask.checked.recipe.data.bands),
@@ -113,22 +99,8 @@ def judged(
 
     folder = ask.cache.step("accuracy", inputs, make)
     scores = restore(folder / "scores.json", Scores)
-    return Judged(scores=scores, found=_kept(folder / "found.npz"), digest=folder.name)
-
-
-def _keep(path: Path, found: Sequence[Found]) -> None:
-    counts = np.array([len(f.scores) for f in found], np.int64)
-    np.savez(
-        path, counts=counts, boxes=np.concatenate([f.boxes for f in found]),
-        scores=np.concatenate([f.scores for f in found]), classes=np.concatenate([f.classes for f in found]),
-    )  # fmt: skip
-
-
-def _kept(path: Path) -> tuple[Found, ...]:
-    with np.load(path, allow_pickle=False) as data:
-        cuts = np.cumsum(data["counts"])[:-1]
-        groups = [np.split(data[key], cuts) for key in ("boxes", "scores", "classes")]
-    return tuple(Found(boxes=b, scores=s, classes=c) for b, s, c in zip(*groups, strict=True))
+    found = tuple(_as_found(unpacked((folder / "found.npz").read_bytes())))
+    return Judged(scores=scores, found=found, digest=folder.name)
 
 
 def accuracy_of(
@@ -139,12 +111,26 @@ def accuracy_of(
     where = ask.where if ask.here else f"{lowered.wanted.backend} on this {ask.host['arch']} host"
     if simulated:
         where = "a simulation on this host (openvino, symmetric int8)"
-    own = judged(ask, lowered, data.validation, data.names, digest=data.validation_digest, where="accuracy")
+    own = judged(
+        ask,
+        lowered,
+        data.validation,
+        data.names,
+        digest=data.validation_digest,
+        where="accuracy",
+        board=ask.board,
+    )
     value = own.scores.value(metric)
     drop, interval = None, None
     if reference:
         other = judged(
-            ask, reference, data.validation, data.names, digest=data.validation_digest, where="accuracy"
+            ask,
+            reference,
+            data.validation,
+            data.names,
+            digest=data.validation_digest,
+            where="accuracy",
+            board=ask.board,
         )
         drop = other.scores.value(metric) - value
         interval = _interval(ask, data, other, own, metric)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import getpass
 import os
-import re
-import socket
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -21,16 +17,17 @@ from typing import Any
 from edgekit.board.hold import held
 from edgekit.board.orders import Order
 from edgekit.board.work import carry_out
-from edgekit.core.digest import digest_file
 from edgekit.core.errors import DeviceError, EdgekitError, MissingError, ResourceError
+from edgekit.core.files import link_or_copy
 from edgekit.core.plugins import pick
 from edgekit.core.result import Result, Subject
 from edgekit.core.watch import watcher
 from edgekit.core.wire import artifact_from
-from edgekit.devices.agents import Agent, Place, planned
+from edgekit.devices.agents import Agent, Place, planned, understood
 from edgekit.devices.connect import agent_of
 from edgekit.devices.profiles import Profile
 from edgekit.forms.stored import rebuilt
+from edgekit.jobs.orders import new_id, new_order, now
 from edgekit.jobs.parcel import Parcel, parcel_of
 from edgekit.machine.probe import passport, physical_cores
 from edgekit.measure.bench import BenchOrder, swept, ways_to_run
@@ -66,30 +63,12 @@ class Request:
     wait: bool = False
 
 
-def now() -> str:
-    """Return the time in UTC, ISO 8601."""
-    return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def who() -> str:
-    """Return who asks, for whoever finds a board taken."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def _identity(stamp: str, device: str) -> str:
-    """Return a new id that is a file's name, too."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", device)
-    return f"{re.sub('[-:]', '', stamp)}-{name}-{uuid.uuid4().hex[:8]}"
-
-
 def order_of(parcel: Parcel, request: Request, device: str, *, do: str = "bench") -> Order:
     """Return the order for a parcel, with the hash of every file."""
-    stamp = now()
     settings = {**request.settings, **({"note": parcel.note} if parcel.note else {})}
-    return Order(
-        id=_identity(stamp, device), do=do, who=who(), when=stamp, device=device,
-        files={p: digest_file(f) for p, f in parcel.sources.items()}, subject=parcel.subject, bundle=parcel.bundle,
-        variant=request.variant, artifact=parcel.artifact, frames=parcel.frames, settings=settings,
+    return new_order(
+        do, device, parcel.sources, subject=parcel.subject, bundle=parcel.bundle, variant=request.variant,
+        artifact=parcel.artifact, frames=parcel.frames, settings=settings,
     )  # fmt: skip
 
 
@@ -111,7 +90,7 @@ def bench_here(request: Request) -> Result:
     ):
         order = order_of(parcel, request, "local")
         for path, source in parcel.sources.items():
-            link(source, Path(folder) / path)
+            link_or_copy(source, Path(folder) / path)
         with taken(order, wait=request.wait):
             return rebuilt(carry_out(order, Path(folder)), Result)
 
@@ -135,17 +114,6 @@ def taken(order: Order, *, wait: bool) -> Iterator[None]:
             else:
                 break
         yield
-
-
-def link(source: Path, target: Path) -> None:
-    """Put a file at another path, without a copy where the disk is the same."""
-    import shutil
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def bench_on(
@@ -214,22 +182,6 @@ def collected(
     return result
 
 
-@contextmanager
-def understood(name: str) -> Iterator[None]:
-    """Turn an answer that this edgekit does not understand into a planned error.
-
-    Raises:
-        DeviceError: It does not.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise DeviceError(
-            f"{name}: answers what this edgekit does not understand ({type(error).__name__}: {str(error).splitlines()[0][:120]})",
-            hint="Is something else listening there? See `edgekit devices doctor`.",
-        ) from error
-
-
 def refuse_without_engine(name: str, hello: dict[str, Any], parcel: Parcel) -> None:
     """Refuse a device that has none of the engines a parcel needs, before anything is sent.
 
@@ -251,9 +203,7 @@ def _skew(hello: dict[str, Any]) -> str:
     return f"the board's clock is {off:+.0f} s off; times are this machine's" if abs(off) > _SKEW_S else ""
 
 
-def bench_many(
-    profiles: Sequence[Profile], request: Request, store: Store, *, at_once: int = AT_ONCE
-) -> list[Result]:
+def bench_many(profiles: Sequence[Profile], request: Request, store: Store) -> list[Result]:
     """Return a result for each device, complete or failed with the code of its error; all are stored."""
     heard = watcher()
     done = 0
@@ -266,7 +216,7 @@ def bench_many(
         heard.note(f"{profile.name}: {found.state}{' ' + ': '.join(found.reason) if found.reason else ''}")
         return found
 
-    with _shared(request) as parcels, ThreadPoolExecutor(max_workers=at_once) as pool:
+    with _shared(request) as parcels, ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         parcels(False)  # noqa: FBT003 - what cannot be read is said now, once, and not by each board
         return list(pool.map(one, profiles))
 
@@ -292,7 +242,7 @@ def _or_failed(profile: Profile, request: Request, store: Store, parcels: Callab
         return bench_on(profile, request, store, parcels)
     except EdgekitError as error:
         failed = Result(
-            id=_identity(now(), profile.name), when=now(),
+            id=new_id(now(), profile.name), when=now(),
             mode=str(request.settings.get("mode", "")), device=profile.name,
             subject=Subject(name=request.what.stem, kind="", sha256=""), state="failed",
             reason=(type(error).__name__, error.message), notes=(error.hint,) if error.hint else (),

@@ -17,13 +17,12 @@ from edgekit.jobs.data import Data, timing_frames
 from edgekit.jobs.trial import DeadError, Trial, held, outputs_error, ratio, share_as_planned
 from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered, wanted_for
 from edgekit.measure.latency import latency
-from edgekit.measure.modes import MODES
+from edgekit.measure.modes import MODES, SPANS
 from edgekit.measure.percentiles import median
 
 _FIRST_RUNS, _SECOND_RUNS = 64, 128
 # What is further from the fastest than this after the first round goes no further.
 _NEAR = 1.5
-SPANS = ("model", "model+copies", "frame_to_result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +215,7 @@ def _final(field_: _Field, name: str) -> Choice:
     mode = MODES[ask.mode]
     image = one.lowered.artifact.contract.frames is not None and bool(field_.files)
     with_answers = image and one.lowered.artifact.contract.answers.task != "raw"
-    spans = ("model", "model+copies", *(["frame_to_result"] if with_answers else []))
+    spans = SPANS if with_answers else SPANS[:2]
     trials = held(
         ask, entrants, field_.files, round_name=f"{ask.mode} bench", runs=mode.runs, seconds=mode.seconds,
         limit_s=mode.limit_s, spans=spans, receipts=True,

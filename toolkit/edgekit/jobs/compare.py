@@ -11,22 +11,21 @@ from typing import Any
 
 from edgekit.board.work import carry_out
 from edgekit.core.comparison import Comparison
-from edgekit.core.digest import digest_file
 from edgekit.core.errors import RecipeError
+from edgekit.core.files import link_or_copy
 from edgekit.core.result import Result
-from edgekit.devices.agents import planned
+from edgekit.devices.agents import understood
 from edgekit.devices.connect import agent_of
 from edgekit.devices.profiles import Profile
 from edgekit.forms.stored import rebuilt
-from edgekit.jobs.bench import Request, link, now, order_of, refuse_without_engine, taken
+from edgekit.jobs.bench import Request, order_of, refuse_without_engine, taken
+from edgekit.jobs.orders import now
 from edgekit.jobs.parcel import Parcel, parcel_of
-from edgekit.measure.blocks import RUNS, Blocks, cut
+from edgekit.measure.blocks import BAND_C, RUNS, Blocks, cut
 from edgekit.measure.versus import compared
 from edgekit.results.store import Store
 
 _LEAST_BLOCKS = 5
-# As between the blocks of a run.
-_BAND_C = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +71,14 @@ def compare_runs(pair: Pair, profile: Profile | None) -> Comparison:
         if agent is None or hello is None or profile is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             for path, source in parcel.sources.items():
-                link(source, folder / path)
+                link_or_copy(source, folder / path)
             with taken(order, wait=pair.wait):
                 return rebuilt(carry_out(order, folder), Comparison)
-        refuse_without_engine(profile.name, hello, one)
-        agent.upload({order.files[p]: f for p, f in parcel.sources.items()})
-        agent.submit(order, wait=pair.wait)
-        body = agent.wait(order.id)
-        agent.forget(order.id)
-    if "error" in body:
-        raise planned(body["error"], profile.name)
-    return rebuilt(body["ok"], Comparison)
+        for each in (one, two):
+            refuse_without_engine(profile.name, hello, each)
+        body = agent.done(order, parcel.sources, wait=pair.wait)
+    with understood(profile.name):
+        return rebuilt(body, Comparison)
 
 
 def _parcel(pair: Pair, what: Path, *, arrays: bool) -> Any:
@@ -94,19 +90,13 @@ def _parcel(pair: Pair, what: Path, *, arrays: bool) -> Any:
 
 def _joined(one: Parcel, two: Parcel, pair: Pair) -> Parcel:
     """Return A's parcel with B's files under `b/`; inputs come from A's frames for both."""
-    if digest_file(pair.a) == digest_file(pair.b) if pair.a.is_file() and pair.b.is_file() else False:
-        note = "A and B are the same file"
-    else:
-        note = one.note
-    if pair.a.suffix != pair.b.suffix and not (pair.data or _takes_frames(two)):
-        # B declares no pre-processing: both get random inputs of their own shapes.
+    note = one.note
+    if one.subject["sha256"] == two.subject["sha256"] and pair.variants[0] == pair.variants[1]:
+        note = "A and B are the same"
+    if one.frames and not (two.frames or (two.artifact and two.artifact["contract"]["frames"])):
         one, note = replace(one, frames=()), "inputs are random: B declares no pre-processing"
     sources = {**one.sources, **{f"b/{p}": f for p, f in two.sources.items()}}
     return replace(one, sources=sources, note=note)
-
-
-def _takes_frames(parcel: Parcel) -> bool:
-    return bool(parcel.frames) or bool(parcel.artifact and parcel.artifact["contract"]["frames"])
 
 
 def _other(two: Parcel, pair: Pair) -> dict[str, Any]:
@@ -164,7 +154,7 @@ def differences_of(one: Result, two: Result) -> tuple[str, ...]:
     rows.append(("throttled", _throttled(one), _throttled(two)))
     heat = [_start_c(r) for r in (one, two)]
     known = [h for h in heat if h is not None]
-    if len(known) == 1 or (known and abs(known[0] - known[1]) > _BAND_C):
+    if len(known) == 1 or (known and abs(known[0] - known[1]) > BAND_C):
         words = ["unknown" if h is None else f"{h:.1f} °C" for h in heat]
         rows.append(("hottest zone at the start", words[0], words[1]))
     return tuple(f"{name}: {a} against {b}" for name, a, b in rows if a != b)

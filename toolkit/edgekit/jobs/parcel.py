@@ -71,15 +71,15 @@ def parcel_of(
             one = _onnx(what, backend, imgsz, Path(folder)) if what.suffix == ".onnx" else _openvino(what)
             yield _with_frames(one, what, data, Path(folder), arrays=arrays)
             return
-        if backend:
+        if backend or imgsz:
             raise RecipeError(
-                "--backend goes with an ONNX file", hint="Choose a bundle's variant with --variant."
+                "--backend and --imgsz go with an ONNX file", hint="Choose a bundle's variant with --variant."
             )
         with open_bundle(what) as opened:
-            yield _with_frames(_bundle(what, opened), what, data, Path(folder), arrays=arrays)
+            yield _with_frames(_bundle(opened), what, data, Path(folder), arrays=arrays)
 
 
-def _bundle(what: Path, opened: Bundle) -> Parcel:
+def _bundle(opened: Bundle) -> Parcel:
     sources = {f"bundle/{p}": opened.folder / p for p in opened.manifest.files}
     for name in (MANIFEST, "SIGNATURE"):
         if (opened.folder / name).is_file():
@@ -90,7 +90,6 @@ def _bundle(what: Path, opened: Bundle) -> Parcel:
     golden = tuple(f"bundle/{p}" for p in opened.manifest.files if _is_frame(p))
     note = f"inputs are drawn from the bundle's {len(golden)} golden frames" if golden else ""
     engines = tuple(dict.fromkeys(v.backend for v in opened.manifest.variants))
-    del what
     return Parcel(
         subject=subject, sources=sources, bundle="bundle", frames=golden, note=note, engines=engines
     )

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import base64
-import datetime as dt
-import io
-import re
 import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.board.orders import Order
-from edgekit.core.digest import digest_file, plain
+from edgekit.core.digest import plain
 from edgekit.core.records import Artifact
-from edgekit.devices.agents import Agent, planned
+from edgekit.devices.agents import Agent, understood
 from edgekit.devices.connect import agent_of
 from edgekit.devices.profiles import Profile
 from edgekit.frames.images import read_image
+from edgekit.jobs.orders import new_order
 from edgekit.measure.contest import Sample as Timed
-from edgekit.metrics.coco_map import LIMIT, SCORE, Found
+from edgekit.measure.detect import Row, unpacked
+from edgekit.metrics.coco_map import LIMIT, SCORE
 
 # A board without an image decoder gets raw arrays, 1.2 MB each at 640 px: so many at most for timings.
 _ARRAYS = 32
@@ -61,14 +58,10 @@ class Remote:
         found = self._done("contest", artifacts, frames, settings)["samples"]
         return {name: Timed(**one) for name, one in found.items()}
 
-    def detections(self, artifact: Artifact, files: Sequence[Path]) -> list[Found]:
+    def detections(self, artifact: Artifact, files: Sequence[Path]) -> list[Row]:
         """Return the detections of every image, found there by the code that an app runs."""
         settings = {"score": SCORE, "limit": LIMIT}
-        packed = self._done("answers", {"main": artifact}, files, settings)["found"]
-        with np.load(io.BytesIO(base64.b64decode(packed)), allow_pickle=False) as data:
-            cuts = np.cumsum(data["counts"])[:-1]
-            groups = [np.split(data[key], cuts) for key in ("boxes", "scores", "classes")]
-        return [Found(boxes=b, scores=s, classes=c) for b, s, c in zip(*groups, strict=True)]
+        return unpacked(base64.b64decode(self._done("answers", {"main": artifact}, files, settings)["found"]))
 
     def pair(self, reference: Artifact, other: Artifact, files: Sequence[Path]) -> tuple[float, bool]:
         """Return the largest relative output error between two artifacts there, and whether scores died."""
@@ -105,15 +98,14 @@ class Remote:
                 entrants[name] = plain(replace(artifact, main=Path(str(number)) / artifact.main.name))
             paths = [self._frame(k, p, Path(folder)) for k, p in enumerate(frames)]
             sources |= dict(paths)
-            order = self._order(do, sources, [n for n, _ in paths], {**settings, "entrants": entrants})
-            self.agent.upload({order.files[p]: f for p, f in sources.items()})
-        self.agent.submit(order, wait=True)
-        body = self.agent.wait(order.id)
-        self.agent.forget(order.id)
-        if "error" in body:
-            raise planned(body["error"], self.name)
-        found: dict[str, Any] = body["ok"]
-        return found
+            order = new_order(
+                do,
+                self.name,
+                sources,
+                frames=tuple(n for n, _ in paths),
+                settings={**settings, "entrants": entrants},
+            )
+            return self.agent.done(order, sources, wait=True)
 
     def _frame(self, number: int, path: Path, folder: Path) -> tuple[str, Path]:
         if self.decoder:
@@ -121,17 +113,6 @@ class Remote:
         made = folder / f"{number}.npy"
         np.save(made, read_image(path))
         return f"frames/{number:05d}.npy", made
-
-    def _order(
-        self, do: str, sources: Mapping[str, Path], frames: Sequence[str], settings: dict[str, Any]
-    ) -> Order:
-        stamp = dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        from edgekit.jobs.bench import who
-
-        return Order(
-            id=f"{re.sub('[-:]', '', stamp)}-{do}-{uuid.uuid4().hex[:8]}", do=do, who=who(), when=stamp, device=self.name,
-            files={p: digest_file(f) for p, f in sources.items()}, frames=tuple(frames), settings=settings,
-        )  # fmt: skip
 
 
 def reached(profile: Profile) -> Remote | None:
@@ -144,4 +125,5 @@ def reached(profile: Profile) -> Remote | None:
         return None
     agent = agent_of(profile)
     hello = agent.hello()
-    return Remote(name=profile.name, agent=agent, passport=hello["passport"], decoder=hello["decoder"])
+    with understood(profile.name):
+        return Remote(name=profile.name, agent=agent, passport=hello["passport"], decoder=hello["decoder"])

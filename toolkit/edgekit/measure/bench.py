@@ -16,18 +16,17 @@ from edgekit.machine.probe import emulator, passport
 from edgekit.measure.contest import EMULATED_WARM_S, Contender, burst, contest
 from edgekit.measure.energy import Phases, energy_of
 from edgekit.measure.latency import Kept, latency, thinned
-from edgekit.measure.modes import MODES, Mode
+from edgekit.measure.modes import MODES, SPANS, Mode
 from edgekit.measure.percentiles import median, minimum
 from edgekit.measure.telemetry import Sampler
 from edgekit.measure.worker import AFTER_PAUSE
 
-SPANS = ("model", "model+copies", "frame_to_result")
 # Bursts end often enough that a second of telemetry has a few of them.
 _BURST_MS = 250.0
 _AFTER_IDLE_S = 10.0
 # ARM boards' clocks settle later than x86's.
 _WARM_S = {"aarch64": 5.0}
-_BLOCKS = 2000
+_BLOCKS, _HELD = 2000, 40_000
 _PACED_S = 10.0
 _OTHERS_S = 600.0
 
@@ -111,7 +110,7 @@ def bench(order: BenchOrder, subject: Subject, *, identity: str, when: str, devi
     """
     mode, machine = mode_of(order), passport()
     refuse_spans(order.artifact, order.spans, order.files)
-    run, found = _Run(), {}
+    run = _Run()
     with Sampler(hz=order.hz) as sampler:
         rest_s = mode.idle_s if order.rest and _has_power(sampler) else 0.0
         before = _rest(sampler, rest_s, "resting for the idle power")
@@ -130,7 +129,7 @@ def bench(order: BenchOrder, subject: Subject, *, identity: str, when: str, devi
     )
     return Result(
         id=identity, when=when, mode=mode.name, device=device, subject=subject, passport=machine,
-        settings=_settings(order, mode, first), start={**found["start"]}, warm_up=found["warm_up"],
+        settings=_settings(order, mode, first), start=found["start"], warm_up=found["warm_up"],
         spans=spans, blocks_ms=_fewer(run.blocks), minutes=tuple(run.minutes), paced=run.paced,
         telemetry=telemetry, energy=energy, layers=found["layers"],
         emulated=str(machine.get("emulated", "")), notes=_notes(run, found, telemetry, machine),
@@ -199,6 +198,8 @@ def _bursts(one: Contender, span: str, mode: Mode, sampler: Sampler, run: _Run) 
         kept.extend(found)
         run.unseen += AFTER_PAUSE
         run.blocks.append((round(at - run.began_s, 3), round(median(found), 4)))
+        if len(run.blocks) > _HELD:
+            run.blocks = _halved(run.blocks)
         minute.extend(found)
         if sampler.now_s() - run.began_s - minute_began >= 60:
             run.minutes.append(_minute(minute, minute_began, sampler, run.began_s))
@@ -279,6 +280,11 @@ def _settings(order: BenchOrder, mode: Mode, kept: Kept) -> dict[str, Any]:
         "inputs": inputs, "options": dict(order.artifact.options), "hz": order.hz, "kept_every": kept.stride,
         **({"fps": order.fps} if mode.name == "paced" else {}),
     }  # fmt: skip
+
+
+def _halved(blocks: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return bursts with neighbours made one, so that a run of days does not fill the memory."""
+    return [(a[0], median([a[1], b[1]])) for a, b in zip(blocks[::2], blocks[1::2], strict=False)]
 
 
 def _fewer(blocks: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:

@@ -25,7 +25,7 @@ _CALM = 0.01
 _RESAMPLES = 2000
 # 97.5th and 95th percentile of the normal distribution: an interval that is cleared 19 times in 20.
 _POWER = 1.96 + 1.645
-_BAND_C, _REST_S = 3.0, 300.0
+BAND_C, _REST_S = 3.0, 300.0
 
 
 class Runner(Protocol):
@@ -72,7 +72,7 @@ def interleaved(
             break
         for runner, side in ((a, found.a), (b, found.b), (b, found.b), (a, found.a)):
             if start is not None and not rest.cooled(start, heat):
-                found.notes.append(f"a block began more than {_BAND_C:g} degrees hotter than the first")
+                found.notes.append(f"a block began more than {BAND_C:g} degrees hotter than the first")
             side.append(block(runner.run(span, runs)))
         watcher().step(f"comparing {span}", number + 1, most)
     return found
@@ -91,7 +91,7 @@ class Rest:
 
     def cooled(self, start: float, heat: Callable[[], float | None]) -> bool:
         """Wait until the board is at most 3 degrees hotter than at the start; return whether it became so."""
-        while (now := heat()) is not None and now > start + _BAND_C:
+        while (now := heat()) is not None and now > start + BAND_C:
             if self.left_s <= 0:
                 return False
             time.sleep(1.0)

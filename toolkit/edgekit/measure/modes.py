@@ -26,6 +26,8 @@ class Mode:
     idle_s: float = 0.0
 
 
+# Of a run: inputs in place, with copies, from a frame to its answer.
+SPANS = ("model", "model+copies", "frame_to_result")
 _FULL = (0.5, 0.9, 0.95, 0.99)
 # Counts and times are MLPerf Mobile's rapid, quick and normal runs, and MLPerf Inference Edge's 600 s;
 # 60 s of rest is its power rule.

@@ -19,7 +19,7 @@ _SPINS, _SPIN_LOOP = 5, 20_000
 _SPIN_EVERY_S = 1.0
 # Of the clock's highest value under load, and of the spin loop's time at the start.
 _CLOCK_FALL, _SPIN_RISE = 0.95, 1.03
-_KEPT = 3600
+_KEPT, _HELD = 3600, 36_000
 
 
 class Sampler:
@@ -29,8 +29,9 @@ class Sampler:
         self.hz = hz
         self._found: Sensors = sensors(root)
         self._live: list[Sensor] = list(self._found.found)
-        self._at: list[float] = []
-        self._rows: list[dict[str, float]] = []
+        # Time and values of each reading; replaced as a whole, since another thread reads it.
+        self._rows: list[tuple[float, dict[str, float]]] = []
+        self._stride, self._count = 1, 0
         self._spins: list[tuple[float, float]] = []
         self._missing = dict(self._found.missing)
         self._ended = threading.Event()
@@ -63,20 +64,27 @@ class Sampler:
     def column(self, sensor: Sensor) -> list[tuple[float, float]]:
         """Return time and value of each reading of one sensor."""
         key = _key(sensor)
-        return [(t, row[key]) for t, row in zip(self._at, self._rows, strict=False) if key in row]
+        return [(t, row[key]) for t, row in self._rows if key in row]
 
     def _read_on(self) -> None:
         due, spin_due = 0.0, 0.0
         while not self._ended.wait(max(due - self.now_s(), 0.0)):
             at = self.now_s()
-            row = self._row()
-            self._rows.append(row)
-            self._at.append(at)
+            self._add(at, self._row())
             if at >= spin_due:
                 self._spins.append((at, spin_ms()))
                 spin_due = at + _SPIN_EVERY_S
             self._cpu_s = time.thread_time()
             due = max(due + 1 / self.hz, self.now_s())
+
+    def _add(self, at: float, row: dict[str, float]) -> None:
+        """Keep a reading; of a run of days every second one is let go, again and again."""
+        if self._count % self._stride == 0:
+            self._rows.append((at, row))
+        self._count += 1
+        if len(self._rows) > _HELD:
+            self._rows = self._rows[::2]
+            self._stride *= 2
 
     def _row(self) -> dict[str, float]:
         row = {}
@@ -94,14 +102,14 @@ class Sampler:
 
     def report(self, began_s: float, ended_s: float) -> Telemetry:
         """Return what was read, judged between two times of this sampler's clock."""
-        at, rows = self._at[: len(self._rows)], self._rows[: len(self._at)]
-        keep = range(0, len(at), max(1, -(-len(at) // _KEPT)))
+        rows = list(self._rows)
+        rows = rows[:: max(1, -(-len(rows) // _KEPT))]
         names = [_key(s) for s in self._found.found]
         wall = max(self.now_s(), 1e-9)
         state, reasons = self._judged(began_s, ended_s)
         return Telemetry(
-            hz=self.hz, at_s=tuple(round(at[k] - began_s, 3) for k in keep),
-            columns={n: tuple(_rounded(rows[k].get(n)) for k in keep) for n in names},
+            hz=self.hz, at_s=tuple(round(at - began_s, 3) for at, _ in rows),
+            columns={n: tuple(_rounded(row.get(n)) for _, row in rows) for n in names},
             missing=self._missing, cost=round(self._cpu_s / wall, 6), throttled=state, reasons=reasons,
             spin=self._spin(began_s, ended_s),
         )  # fmt: skip

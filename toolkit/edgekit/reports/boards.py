@@ -72,12 +72,12 @@ def _ranking(results: Sequence[Result]) -> str:
     for r in results:
         warm = _at(r, _LATE_S)
         change = "-" if warm is None else f"{100 * (warm / _early_ms(r) - 1):+.1f} %"
-        p90 = next((t for t in r.spans[0].tails if t.share == 0.9 and t.bound_ms is not None), None)
+        p90 = r.spans[0].carried_ms(0.9)
         rows.append(
             (
                 escape(r.device), escape(f"{r.subject.name} {r.subject.variant or r.subject.backend}"),
                 f"{_early_ms(r):.2f} ms", f"{early[r.id]}", "not run so long" if warm is None else f"{warm:.2f} ms",
-                f"{late.get(r.id, '-')}", change, f"{p90.plain_ms:.2f} ms" if p90 else "n/a", escape(r.spans[0].label),
+                f"{late.get(r.id, '-')}", change, "n/a" if p90 is None else f"{p90:.2f} ms", escape(r.spans[0].label),
                 escape(r.telemetry.throttled if r.telemetry else "unknown"),
             )
         )  # fmt: skip

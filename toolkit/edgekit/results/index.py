@@ -42,17 +42,12 @@ class Row:
 def row_of(result: Result) -> Row:
     """Return a result's row."""
     first = result.latency()
-    p90 = (
-        next((t.plain_ms for t in first.tails if t.share == 0.9 and t.bound_ms is not None), None)
-        if first
-        else None
-    )
     machine, subject = result.passport, result.subject
     return Row(
         id=result.id, when=result.when, device=result.device, mode=result.mode, state=result.state,
         reason=": ".join(result.reason), subject=subject.name, variant=subject.variant, backend=subject.backend,
         precision=subject.precision, span=first.span if first else "", median_ms=first.median_ms if first else None,
-        p90_ms=p90, label=first.label if first else "",
+        p90_ms=first.carried_ms(0.9) if first else None, label=first.label if first else "",
         throttled=result.telemetry.throttled if result.telemetry else "unknown", emulated=result.emulated,
         board=str(machine.get("board") or machine.get("cpu", "")),
     )  # fmt: skip
