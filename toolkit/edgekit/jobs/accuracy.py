@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgekit.core import versions
 from edgekit.core.outcome import Accuracy
+from edgekit.core.records import Artifact
 from edgekit.core.watch import watcher
 from edgekit.data.dataset import pixel_boxes
 from edgekit.data.sample import Sample
