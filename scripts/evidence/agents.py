@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from tests.sshd import Sshd, write_devices  # noqa: E402 - of this checkout
 
+from edgekit.board.hold import holder  # noqa: E402
 from edgekit.core.files import write_json  # noqa: E402
 from edgekit.machine.probe import passport  # noqa: E402
 
@@ -53,7 +54,7 @@ def killer(root: Path, killed: list[int], most: list[int], ended: threading.Even
     last = time.monotonic()
     while not ended.wait(0.5):
         found = workers(root)
-        most.append(len(found))
+        most.append(sum(holder(p) is not None for p in root.glob("*.lock")))
         if found and time.monotonic() - last > every_s:
             last = time.monotonic()
             pid = rng.choice(found)

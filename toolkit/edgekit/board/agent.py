@@ -29,7 +29,7 @@ MARK = "edgekit-reply"
 # An order that killed its worker this often is given up: it would do so for ever.
 _TRIES = 3
 _KEEP_BYTES = 2_000_000_000
-_TAKEN_S = 1.0
+_TAKEN_S, _LOOK_S, _LINGER_S = 1.0, 0.2, 5.0
 
 
 def hello(depot: Depot, lock: Path) -> dict[str, Any]:
@@ -46,7 +46,9 @@ def hello(depot: Depot, lock: Path) -> dict[str, Any]:
 
 
 def status(depot: Depot, lock: Path, identity: str, patience_s: float) -> dict[str, Any]:
-    """Return how far an order is, after `patience_s` or when it is done; one without a worker gets one.
+    """Return how far an order is, after `patience_s` or when it is done, then with its result, which stays here.
+
+    One that waits without a worker gets one.
 
     The host asks seldom and lets this wait: a Python that starts every second would be seen in the latencies.
     """
@@ -54,8 +56,11 @@ def status(depot: Depot, lock: Path, identity: str, patience_s: float) -> dict[s
         start_worker(depot, lock)
     ends = time.monotonic() + patience_s
     while depot.state(identity) == "waiting" and time.monotonic() < ends:
-        time.sleep(0.2)
-    return {"state": depot.state(identity), "progress": depot.progress(identity), "holder": holder(lock)}
+        time.sleep(_LOOK_S)
+    return {
+        "state": depot.state(identity), "progress": depot.progress(identity), "holder": holder(lock),
+        "result": depot.result(identity),
+    }  # fmt: skip
 
 
 def submit(depot: Depot, lock: Path, text: str, *, wait: bool) -> dict[str, Any]:
@@ -94,8 +99,11 @@ def _myself() -> list[str]:
     return [str(program)] if program.suffix == ".pyz" else ["-m", "edgekit.board.agent"]
 
 
-def worker(depot: Depot, lock: Path) -> None:
-    """Carry out waiting orders until there are none; one worker a folder, one measurement a board."""
+def worker(depot: Depot, lock: Path, *, linger_s: float = 0.0) -> None:
+    """Carry out waiting orders until there were none for a while; one worker a folder, one measurement a board.
+
+    A compile sends one order after the other: to start Python and numpy for each took longer than most of them.
+    """
     import fcntl
 
     with (depot.root / "worker.lock").open("a") as file:
@@ -103,7 +111,11 @@ def worker(depot: Depot, lock: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        while order := next(depot.waiting(), None):
+        ends = time.monotonic() + linger_s
+        while (order := next(depot.waiting(), None)) or time.monotonic() < ends:
+            if order is None:
+                time.sleep(_LOOK_S)
+                continue
             if why := unusable(lock):
                 words = f"{lock}: cannot be used as the board's lock ({why})"
                 depot.finish(
@@ -115,6 +127,7 @@ def worker(depot: Depot, lock: Path) -> None:
                     _one(depot, order)
             except ResourceError:
                 time.sleep(_TAKEN_S)
+            ends = time.monotonic() + linger_s
         depot.sweep(_KEEP_BYTES)
 
 
@@ -283,12 +296,11 @@ def answered(words: list[str]) -> dict[str, Any]:
         "take-pack": lambda: {"taken": depot.take_pack(sys.stdin.buffer)},
         "submit": lambda: submit(depot, lock, sys.stdin.read(), wait="--wait" in words),
         "status": lambda: status(depot, lock, rest[0], float(rest[1])),
-        "fetch": lambda: {"result": depot.result(rest[0])},
         "forget": partial(depot.forget, *rest[:1]),
         "unlock": partial(unlock, depot, lock),
         "engines": engines,
         "unpack": lambda: unpack(root, json.loads(sys.stdin.read()), lock),
-        "worker": partial(worker, depot, lock),
+        "worker": partial(worker, depot, lock, linger_s=_LINGER_S),
     }
     with resource_errors(root):
         return calls[command]() or {}

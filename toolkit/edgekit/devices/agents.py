@@ -83,6 +83,7 @@ class Agent:
         self.name, self.connection, self.place = name, connection, place
         self._file = agent_file()
         self._ready = False
+        self._there: set[str] = set()
 
     def hello(self) -> dict[str, Any]:
         """Return what the device is and what waits there: see `board.agent.hello`."""
@@ -187,11 +188,14 @@ class Agent:
         Raises:
             ResourceError: They do not fit there.
         """
-        sizes = {s: p.stat().st_size for s, p in files.items()}
+        sizes = {s: p.stat().st_size for s, p in files.items() if s not in self._there}
+        if not sizes:
+            return
         idle, before = 0, -1
         while idle < _IDLE:
             wanted = retried(lambda: self.ask("wanted", given=json.dumps(sizes).encode()))["wanted"]
             if not wanted:
+                self._there |= set(sizes)
                 return
             left = sum(sizes[s] - have for s, have in wanted.items())
             idle, before = (idle + 1 if left == before else 0), left
@@ -236,7 +240,12 @@ class Agent:
             ResourceError: Someone else has the board, and `wait` is not set.
         """
         words = ("submit", "--wait") if wait else ("submit",)
-        retried(lambda: self.ask(*words, given=order_text(order).encode()))
+        try:
+            retried(lambda: self.ask(*words, given=order_text(order).encode()))
+        except errors.RecipeError:
+            # The board may have thrown away what it once had: the next upload asks again.
+            self._there.clear()
+            raise
 
     def wait(self, identity: str) -> dict[str, Any]:
         """Return the result of an order when it is done; a killed agent is started again.
@@ -246,11 +255,11 @@ class Agent:
         """
         turn, said, still = 0, "", 0
         while still < _STILL:
-            patience = str(_WAITS_S[min(turn, len(_WAITS_S) - 1)])
-            found = retried(lambda: self.ask("status", identity, patience, timeout_s=90))  # noqa: B023
-            if found["state"] == "done":
-                return self.fetch(identity)
-            if not found["state"]:
+            patience = _WAITS_S[min(turn, len(_WAITS_S) - 1)]
+            found = self.status(identity, patience)
+            if isinstance(result := found.get("result"), dict):
+                return result
+            if not found.get("state"):
                 raise DeviceError(f"{self.name}: does not know order {identity}", hint="Start the run again.")
             said = _show(self.name, identity, found, said)
             still = 0 if found.get("holder") or found.get("progress") else still + 1
@@ -280,14 +289,9 @@ class Agent:
             found: dict[str, Any] = body["ok"]
             return found
 
-    def fetch(self, identity: str) -> dict[str, Any]:
-        """Return the result of a finished order; it stays there until `forget`."""
-        found = retried(lambda: self.ask("fetch", identity, timeout_s=300)).get("result")
-        if not isinstance(found, dict):
-            raise DeviceError(
-                f"{self.name}: has no result of {identity} any more", hint="See `edgekit results list`."
-            )
-        return found
+    def status(self, identity: str, patience_s: float) -> dict[str, Any]:
+        """Return how far an order is, with its result when it is done: see `board.agent.status`."""
+        return retried(lambda: self.ask("status", identity, str(patience_s), timeout_s=patience_s + 120))
 
     def forget(self, identity: str) -> bool:
         """Remove a result there, after it was stored here; return whether the device heard it."""

@@ -144,7 +144,7 @@ def bench_on(
         raise
     try:
         body = agent.wait(order.id)
-    except DeviceError as error:
+    except (DeviceError, ResourceError) as error:
         # `edgekit results collect` in another window may have been faster.
         if found := store.found(order.id):
             return found
@@ -258,10 +258,10 @@ def collect(profiles: Callable[[str], Profile], store: Store) -> tuple[list[Resu
         try:
             profile = profiles(device)
             agent = agent_of(profile)
-            state = agent.ask("status", identity, "1")
-            if state["state"] == "done":
-                found.append(collected(agent, identity, profile, store, agent.fetch(identity)))
-            elif state["state"]:
+            state = agent.status(identity, 1.0)
+            if isinstance(body := state.get("result"), dict):
+                found.append(collected(agent, identity, profile, store, body))
+            elif state.get("state"):
                 open_ones.append(f"{device}: {identity} is still running")
             else:
                 store.forget_pending(identity)

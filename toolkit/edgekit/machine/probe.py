@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -98,6 +97,9 @@ def memory_mb(root: Path = Path("/")) -> int:
 
 def engines() -> dict[str, str]:
     """Return the installed inference engines with their versions."""
+    # A third of the agent's start on a slow board; most of its calls do not ask for engines.
+    import importlib.metadata
+
     found = {}
     for name in _ENGINES:
         try:
