@@ -141,3 +141,20 @@ def write_data(root: Path, *, train: int = 48, val: int = 12) -> Path:
     names = "".join(f"  {k}: {n}\n" for k, n in enumerate(NAMES))
     (root / "data.yaml").write_text(f"path: .\ntrain: images/train\nval: images/val\nnames:\n{names}")
     return root / "data.yaml"
+
+
+def write_hungry(path: Path, *, megabytes: int) -> Path:
+    """Write a model of one small input whose first layer makes a tensor of this size."""
+    repeats = np.array([1, 1, megabytes * 1_000_000 // (3 * SIDE * SIDE * 4), 1], dtype=np.int64)
+    nodes = [
+        helper.make_node("Tile", ["images", "repeats"], ["many"], name="many"),
+        helper.make_node("GlobalAveragePool", ["many"], ["output0"], name="mean"),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, SIDE, SIDE])
+    output = helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 3, 1, 1])
+    stored = [numpy_helper.from_array(repeats, "repeats")]
+    graph = helper.make_graph(nodes, "hungry", [images], [output], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, str(path))
+    return path

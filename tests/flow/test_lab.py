@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import ROOT, Ran, run_edgekit
 from tests.flow.test_boards import SHORT, until
+from tests.tiny import write_hungry
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import lab as labs
@@ -219,19 +220,20 @@ def test_a_cut_of_the_link_in_an_upload_is_noticed_and_resumed(
     whole.unlink()
 
 
-def test_a_board_without_memory_says_so_and_not_that_the_line_was_lost(pi5: Arm, shipped: Path):
+def test_a_board_without_memory_says_so_and_not_that_the_line_was_lost(pi5: Arm, tmp_path: Path):
     names = ("memory.limit_in_bytes", "memory.max")
     limit = next(pi5.board.group / n for n in names if (pi5.board.group / n).exists())
     before = limit.read_text()
-    limit.write_text("100M")
+    # The run asks for three times what there is at once; what else the board does has room, so that it
+    # answers. A limit near what onnxruntime itself needs made the board read its own files again and again.
+    hungry = write_hungry(tmp_path / "hungry.onnx", megabytes=750)
+    limit.write_text("250M")
     try:
-        ran = pi5.run("bench", shipped / "bundle", "--device", "pi5", *SHORT)
+        ran = pi5.run("bench", hungry, "--device", "pi5", *SHORT)
     finally:
         limit.write_text(before)
     assert ran.code == 8, ran.err
     assert "memory" in ran.err
-    # Where the short answer was killed and not the run, the run goes on: nothing may be left behind.
-    until(lambda: pi5.run("results", "collect").code == 0, limit_s=180)
 
 
 def test_a_board_that_restarts_in_a_run_gives_its_result_in_the_end(pi5: Arm, shipped: Path):

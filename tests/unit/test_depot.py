@@ -20,7 +20,7 @@ from edgekit.devices.protocol import Ran
 
 pytestmark = pytest.mark.light
 
-DATA = os.urandom(200_000)
+DATA = bytes(range(250)) * 800
 SHA = digest_bytes(DATA)
 
 
