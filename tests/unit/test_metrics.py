@@ -73,9 +73,56 @@ def test_the_bootstraps_own_average_precision_is_pycocotools():
     from edgekit.metrics import coco_map
 
     judged = coco_map.evaluate(truths, answers, 2)
-    for metric in ("map50", "map50_95"):
-        ours = coco_map._resampled(judged, np.arange(30), 2, metric)
+    for metric, picked in (("map50", slice(0, 1)), ("map50_95", slice(None))):
+        tables = [coco_map._table(judged, c, picked) for c in range(2)]
+        ours = coco_map._resampled(tables, np.ones(30, int))
         assert ours == pytest.approx(score(truths, answers, ["a", "b"]).value(metric), abs=1e-9)
+        # An image drawn twice counts as two equal images.
+        twice = np.ones(30, int)
+        twice[7] = 2
+        doubled = score([*truths, truths[7]], [*answers, answers[7]], ["a", "b"]).value(metric)
+        assert coco_map._resampled(tables, twice) == pytest.approx(doubled, abs=1e-9)
+
+
+def test_matching_is_pycocotools_to_the_bit():
+    from pycocotools.cocoeval import COCOeval
+
+    from edgekit.metrics import coco_map
+
+    rng = np.random.default_rng(9)
+    truths, answers = [], []
+    for k in range(60):
+        count = int(rng.integers(0, 9))
+        corner = rng.uniform(0, 60, (count, 2))
+        boxes = np.hstack([corner, corner + rng.uniform(4, 40, (count, 2))])
+        one = truth(boxes.tolist(), rng.integers(0, 3, count).tolist())
+        one.crowd[:] = rng.random(count) < 0.2
+        truths.append(one)
+        # Near, doubled, equal in score and far away.
+        moved = np.vstack(
+            [boxes + rng.normal(0, s, boxes.shape) for s in (0, 1, 4)] + [rng.uniform(0, 90, (12, 4))]
+        )
+        moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
+        classes = np.concatenate([np.tile(one.classes, 3), rng.integers(0, 3, 12)])
+        scores = np.round(rng.uniform(0, 1, len(moved)), 1)
+        if k % 7:
+            answers.append(found(moved.tolist(), classes.tolist(), scores.tolist()))
+        else:
+            answers.append(found([], [], []))
+    bands = ((0.0, 8.0), (8.0, 16.0), (16.0, 1e5))
+    ours = coco_map.evaluate(truths, answers, 3, bands=bands)
+    theirs = COCOeval(ours.cocoGt, ours.cocoDt, "bbox")
+    theirs.params.maxDets, theirs.params.areaRng = ours.params.maxDets, ours.params.areaRng
+    theirs.params.areaRngLbl = ours.params.areaRngLbl
+    theirs.evaluate()
+    theirs.accumulate()
+    for word in ("precision", "recall", "scores"):
+        assert np.array_equal(ours.eval[word], theirs.eval[word]), word
+    for one, other in zip(ours.evalImgs, theirs.evalImgs, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert np.array_equal(one["dtMatches"], other["dtMatches"])
+            assert np.array_equal(one["dtIgnore"], other["dtIgnore"])
 
 
 def test_equal_detections_have_no_drop_and_worse_ones_one():

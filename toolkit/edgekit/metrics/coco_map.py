@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 from collections.abc import Sequence
@@ -110,7 +111,6 @@ def evaluate(
 ) -> Any:
     """Return pycocotools' evaluation, matched and accumulated: area range 0 is all sizes, then the bands."""
     coco = need("pycocotools.coco", extra="host", why="compute mAP")
-    cocoeval = need("pycocotools.cocoeval", extra="host")
     with contextlib.redirect_stdout(io.StringIO()):
         labels = coco.COCO()
         labels.dataset = _dataset(truths, classes)
@@ -120,7 +120,7 @@ def evaluate(
         if not rows:
             answers.dataset = {**labels.dataset, "annotations": []}
             answers.createIndex()
-        judged = cocoeval.COCOeval(labels, answers, "bbox")
+        judged = _matcher()(labels, answers, "bbox")
         judged.params.maxDets = [LIMIT]
         areas = [(0.0, 1e10), *((a * a, b * b) for a, b in bands)]
         judged.params.areaRng = [list(a) for a in areas]
@@ -128,6 +128,80 @@ def evaluate(
         judged.evaluate()
         judged.accumulate()
     return judged
+
+
+@functools.cache
+def _matcher() -> Any:
+    """Return pycocotools' COCOeval with its matching of one image and class done over possible pairs alone."""
+    cocoeval = need("pycocotools.cocoeval", extra="host")
+
+    class Matcher(cocoeval.COCOeval):  # type: ignore[misc, name-defined]
+        def evaluateImg(self, image: int, label: int, area: Any, limit: int) -> Any:  # noqa: N802 - its name
+            marks, found = self._gts[image, label], self._dts[image, label]
+            if not marks and not found:
+                return None
+            outside = np.array(
+                [bool(g["ignore"]) or not area[0] <= g["area"] <= area[1] for g in marks], bool
+            )
+            # Labels that count come first: a detection takes an ignored one only where no other fits.
+            first = np.argsort(outside, kind="stable")
+            ranked = np.argsort([-d["score"] for d in found], kind="stable")[:limit]
+            marks, found = [marks[k] for k in first], [found[k] for k in ranked]
+            overlaps = np.zeros((len(found), len(marks)))
+            if overlaps.size:
+                overlaps = np.asarray(self.ious[image, label])[:, first]
+            pairs = matched(
+                overlaps, self.params.iouThrs, outside[first], [bool(g["iscrowd"]) for g in marks]
+            )
+            own = np.array([g["id"] for g in marks] + [0])
+            ignored = np.append(outside[first], False)
+            far = np.array([not area[0] <= d["area"] <= area[1] for d in found], bool)
+            return {
+                "image_id": image, "category_id": label, "aRng": area, "maxDet": limit,
+                "dtMatches": own[pairs].astype(float), "dtScores": [d["score"] for d in found],
+                "gtIgnore": outside[first].astype(int), "dtIgnore": ignored[pairs] | ((pairs < 0) & far),
+            }  # fmt: skip
+
+    return Matcher
+
+
+def matched(
+    overlaps: NDArray[np.float64], thresholds: NDArray[np.float64], ignored: NDArray[np.bool_], crowd: Sequence[bool]
+) -> NDArray[np.int64]:  # fmt: skip
+    """Return the label that each detection takes at each threshold, (T, D), -1 for none: COCO's greedy rule.
+
+    The best detection chooses first; it takes the label of the largest overlap that is free, an ignored one
+    only where no other reaches the threshold, the last of equals.
+
+    Args:
+        overlaps: (D, G), detections by falling score, labels that count before ignored ones.
+        thresholds: (T,).
+        ignored: (G,) labels that count neither way.
+        crowd: (G,) labels that any number may take.
+    """
+    pairs = np.full((len(thresholds), len(overlaps)), -1, np.int64)
+    if not overlaps.size:
+        return pairs
+    # Most detections overlap nothing enough at any threshold.
+    able = np.flatnonzero(overlaps.max(1) >= thresholds.min())
+    near = [
+        (d, [(int(g), float(overlaps[d, g])) for g in np.flatnonzero(overlaps[d] >= thresholds.min())])
+        for d in able
+    ]
+    for t, threshold in enumerate(thresholds):
+        taken: set[int] = set()
+        for d, labels in near:
+            best, most = -1, min(float(threshold), 1 - 1e-10)
+            for g, overlap in labels:
+                if (g in taken and not crowd[g]) or overlap < most:
+                    continue
+                if best >= 0 and ignored[g] and not ignored[best]:
+                    break
+                best, most = g, overlap
+            if best >= 0:
+                taken.add(best)
+                pairs[t, d] = best
+    return pairs
 
 
 def _dataset(truths: Sequence[Truth], classes: int) -> dict[str, Any]:
@@ -170,49 +244,71 @@ def drop_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """Return the 95 % interval of the drop (reference minus other) by a paired bootstrap over images."""
-    pair = [evaluate(truths, found, classes) for found in (reference, other)]
+    picked = slice(0, 1) if metric == "map50" else slice(None)
+    pair = [
+        [_table(judged, c, picked) for c in range(classes)]
+        for judged in (evaluate(truths, found, classes) for found in (reference, other))
+    ]
     rng, drops = np.random.default_rng(seed), []
     for _ in range(rounds):
-        chosen = rng.integers(0, len(truths), len(truths))
-        first, second = (_resampled(judged, chosen, classes, metric) for judged in pair)
+        counts = np.bincount(rng.integers(0, len(truths), len(truths)), minlength=len(truths))
+        first, second = (_resampled(tables, counts) for tables in pair)
         drops.append(first - second)
     low, high = np.quantile(drops, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _resampled(judged: Any, chosen: NDArray[np.int64], classes: int, metric: str) -> float:
-    """Return the metric over a resample of the images, from what was matched once."""
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """All detections of one class by falling score: image (D,), hit and kept (T, D); labels by image."""
+
+    image: NDArray[np.int64]
+    hit: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+
+
+def _table(judged: Any, label: int, picked: slice) -> _Table:
+    """Return what pycocotools matched for one class, at the thresholds of a metric."""
     images = len(judged.params.imgIds)
+    rows = judged.evalImgs[label * images : (label + 1) * images]
+    labels = np.array([0 if r is None else int((r["gtIgnore"] == 0).sum()) for r in rows])
+    some = [(k, r) for k, r in enumerate(rows) if r is not None]
+    steps = len(judged.params.iouThrs[picked])
+    if not some:
+        return _Table(
+            image=np.zeros(0, np.int64),
+            hit=np.zeros((steps, 0), bool),
+            kept=np.zeros((steps, 0), bool),
+            labels=labels,
+        )
+    image = np.concatenate([np.full(len(r["dtScores"]), k) for k, r in some])
+    order = np.argsort(-np.concatenate([r["dtScores"] for _, r in some]), kind="stable")
+    hit = np.concatenate([r["dtMatches"][picked] > 0 for _, r in some], 1)[:, order]
+    kept = ~np.concatenate([r["dtIgnore"][picked] for _, r in some], 1)[:, order]
+    return _Table(image=image[order], hit=hit, kept=kept, labels=labels)
+
+
+def _resampled(tables: Sequence[_Table], counts: NDArray[np.int64]) -> float:
+    """Return the metric where each image counts as often as it was drawn."""
     values = []
-    for c in range(classes):
-        rows = [judged.evalImgs[c * images + int(k)] for k in chosen]
-        values.append(_average_precision([r for r in rows if r is not None], metric))
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else 0.0
+    for table in tables:
+        wanted = int((table.labels * counts).sum())
+        if wanted:
+            weights = counts[table.image]
+            ways = zip(table.hit, table.kept, strict=True)
+            values.append(
+                float(np.mean([_area_under(hit[kept], weights[kept], wanted) for hit, kept in ways]))
+            )
+    return float(np.mean(values)) if values else 0.0
 
 
-def _average_precision(rows: list[Any], metric: str) -> float | None:
-    """Return COCO's 101-point AP of one class, None where it has no labels."""
-    wanted = int(sum((np.asarray(r["gtIgnore"]) == 0).sum() for r in rows))
-    if not wanted:
-        return None
-    scores = np.concatenate([r["dtScores"] for r in rows])
-    order = np.argsort(-scores, kind="mergesort")
-    matches = np.concatenate([r["dtMatches"] for r in rows], 1)[:, order]
-    ignored = np.concatenate([r["dtIgnore"] for r in rows], 1)[:, order]
-    picked = slice(0, 1) if metric == "map50" else slice(None)
-    return float(
-        np.mean([_area_under(m, i, wanted) for m, i in zip(matches[picked], ignored[picked], strict=True)])
-    )
-
-
-def _area_under(match: NDArray[Any], ignore: NDArray[Any], wanted: int) -> float:
-    keep = ~ignore.astype(bool)
-    hit = match[keep] > 0
-    right = np.cumsum(hit)
+def _area_under(hit: NDArray[np.bool_], weights: NDArray[np.int64], wanted: int) -> float:
+    """Return COCO's 101-point average precision of detections by falling score, each counted `weights` times."""
+    right, all_ = np.cumsum(hit * weights), np.cumsum(weights)
     if not len(right):
         return 0.0
-    precision = right / np.arange(1, len(right) + 1)
+    precision = right / np.maximum(all_, 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     place = np.searchsorted(right / wanted, np.linspace(0, 1, 101), side="left")
     inside = place < len(precision)
