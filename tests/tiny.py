@@ -154,7 +154,5 @@ def write_hungry(path: Path, *, megabytes: int) -> Path:
     output = helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 3, 1, 1])
     stored = [numpy_helper.from_array(repeats, "repeats")]
     graph = helper.make_graph(nodes, "hungry", [images], [output], stored)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    onnx.save(model, str(path))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
     return path

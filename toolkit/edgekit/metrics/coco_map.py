@@ -1,4 +1,4 @@
-"""Compute mean average precision with pycocotools."""
+"""Compute mean average precision with pycocotools; the matching is our own, equal to its to the bit."""
 
 from __future__ import annotations
 
@@ -146,20 +146,18 @@ def _matcher() -> Any:
             # Labels that count come first: a detection takes an ignored one only where no other fits.
             first = np.argsort(outside, kind="stable")
             ranked = np.argsort([-d["score"] for d in found], kind="stable")[:limit]
-            marks, found = [marks[k] for k in first], [found[k] for k in ranked]
+            marks, found, outside = [marks[k] for k in first], [found[k] for k in ranked], outside[first]
             overlaps = np.zeros((len(found), len(marks)))
             if overlaps.size:
                 overlaps = np.asarray(self.ious[image, label])[:, first]
-            pairs = matched(
-                overlaps, self.params.iouThrs, outside[first], [bool(g["iscrowd"]) for g in marks]
-            )
-            own = np.array([g["id"] for g in marks] + [0])
-            ignored = np.append(outside[first], False)
+            pairs = matched(overlaps, self.params.iouThrs, outside, [bool(g["iscrowd"]) for g in marks])
+            # A detection without a label has -1, which reads the last of each: no id, not ignored.
+            own, ignored = np.array([*(g["id"] for g in marks), 0]), np.append(outside, [False])
             far = np.array([not area[0] <= d["area"] <= area[1] for d in found], bool)
             return {
                 "image_id": image, "category_id": label, "aRng": area, "maxDet": limit,
                 "dtMatches": own[pairs].astype(float), "dtScores": [d["score"] for d in found],
-                "gtIgnore": outside[first].astype(int), "dtIgnore": ignored[pairs] | ((pairs < 0) & far),
+                "gtIgnore": outside.astype(int), "dtIgnore": ignored[pairs] | ((pairs < 0) & far),
             }  # fmt: skip
 
     return Matcher
@@ -244,11 +242,7 @@ def drop_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """Return the 95 % interval of the drop (reference minus other) by a paired bootstrap over images."""
-    picked = slice(0, 1) if metric == "map50" else slice(None)
-    pair = [
-        [_table(judged, c, picked) for c in range(classes)]
-        for judged in (evaluate(truths, found, classes) for found in (reference, other))
-    ]
+    pair = [_tables(evaluate(truths, found, classes), classes, metric) for found in (reference, other)]
     rng, drops = np.random.default_rng(seed), []
     for _ in range(rounds):
         counts = np.bincount(rng.integers(0, len(truths), len(truths)), minlength=len(truths))
@@ -268,25 +262,26 @@ class _Table:
     labels: NDArray[np.int64]
 
 
-def _table(judged: Any, label: int, picked: slice) -> _Table:
-    """Return what pycocotools matched for one class, at the thresholds of a metric."""
+def _tables(judged: Any, classes: int, metric: str) -> list[_Table]:
+    """Return what pycocotools matched, a table for each class that has labels or detections."""
+    picked = slice(0, 1) if metric == "map50" else slice(None)
     images = len(judged.params.imgIds)
-    rows = judged.evalImgs[label * images : (label + 1) * images]
-    labels = np.array([0 if r is None else int((r["gtIgnore"] == 0).sum()) for r in rows])
-    some = [(k, r) for k, r in enumerate(rows) if r is not None]
-    steps = len(judged.params.iouThrs[picked])
-    if not some:
-        return _Table(
-            image=np.zeros(0, np.int64),
-            hit=np.zeros((steps, 0), bool),
-            kept=np.zeros((steps, 0), bool),
-            labels=labels,
+    found = []
+    for label in range(classes):
+        rows = judged.evalImgs[label * images : (label + 1) * images]
+        some = [(k, r) for k, r in enumerate(rows) if r is not None]
+        if not some:
+            continue
+        order = np.argsort(-np.concatenate([r["dtScores"] for _, r in some]), kind="stable")
+        found.append(
+            _Table(
+                image=np.concatenate([np.full(len(r["dtScores"]), k) for k, r in some])[order],
+                hit=np.concatenate([r["dtMatches"][picked] > 0 for _, r in some], 1)[:, order],
+                kept=~np.concatenate([r["dtIgnore"][picked] for _, r in some], 1)[:, order],
+                labels=np.array([0 if r is None else int((r["gtIgnore"] == 0).sum()) for r in rows]),
+            )
         )
-    image = np.concatenate([np.full(len(r["dtScores"]), k) for k, r in some])
-    order = np.argsort(-np.concatenate([r["dtScores"] for _, r in some]), kind="stable")
-    hit = np.concatenate([r["dtMatches"][picked] > 0 for _, r in some], 1)[:, order]
-    kept = ~np.concatenate([r["dtIgnore"][picked] for _, r in some], 1)[:, order]
-    return _Table(image=image[order], hit=hit, kept=kept, labels=labels)
+    return found
 
 
 def _resampled(tables: Sequence[_Table], counts: NDArray[np.int64]) -> float:
