@@ -16,6 +16,8 @@ from edgekit.core.digest import digest_file
 from edgekit.core.errors import MissingError
 from edgekit.core.plugins import family
 from edgekit.core.records import Contract, Graph, Network, QuantPlan
+from edgekit.devices.jetpacks import target_for
+from edgekit.devices.profiles import profile_of
 from edgekit.gates.protocol import gate_keys
 from edgekit.graph.onnx_file import inputs_of, outputs_of, read_onnx
 from edgekit.lowering.protocol import Options
@@ -23,6 +25,8 @@ from edgekit.measure.parity import largest_error
 from edgekit.passes.protocol import Context
 
 pytestmark = pytest.mark.light
+
+ORIN = target_for(profile_of("jetson-agx-orin"))
 
 
 def network_of(path: Path) -> Network:
@@ -70,7 +74,7 @@ def test_a_lowering_writes_files_of_its_own_that_its_backend_runs(
     out.mkdir()
     plan = plan_of(detector) if precision == "int8" else None
     artifact = family("lowering")[name].lower(
-        network_of(detector), plan, Options(precision=precision, style=style, threads=1), out
+        network_of(detector), plan, Options(precision=precision, style=style, threads=1, target=ORIN), out
     )
     assert detector.read_bytes() == before
     assert artifact.main.parent == out
@@ -134,8 +138,11 @@ def test_a_plan_is_written_as_each_engine_is_fast_with(detector: Path, tmp_path:
     for name in ("onnxruntime", "tensorrt"):
         out = tmp_path / name
         out.mkdir()
-        family("lowering")[name].lower(network_of(detector), plan, Options(precision="int8"), out)
+        family("lowering")[name].lower(
+            network_of(detector), plan, Options(precision="int8", target=ORIN), out
+        )
         model = read_onnx(out / "model.onnx")
-        signs[name] = {n.op_type for n in model.graph.node}
-    assert "QuantizeLinear" in signs["onnxruntime"]
-    assert "QuantizeLinear" not in signs["tensorrt"], "a profile keeps float32; build.json carries the plan"
+        zeros = [i for i in model.graph.initializer if i.name.endswith("::zero")]
+        signs[name] = {z.data_type for z in zeros}
+    assert onnx.TensorProto.UINT8 in signs["onnxruntime"]
+    assert signs["tensorrt"] == {onnx.TensorProto.INT8}, "TensorRT is symmetric"

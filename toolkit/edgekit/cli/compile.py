@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 @click.option(
     "--sign-key", default=None, help="PEM file with an Ed25519 private key to sign the bundle with."
 )
+@click.option(
+    "--jetpack", default="", help="JetPack of a Jetson, such as 6.2; else the board's own or the usual one."
+)
+@click.option(
+    "--tensorrt", default="", help="TensorRT of a Jetson, such as 11.4.1, instead of the release's."
+)
+@click.option("--dla", type=int, help="Core of a Jetson's deep-learning accelerator to compile for: 0 or 1.")
+@click.option("--weak", is_flag=True, help="Leave types to the flags of TensorRT 10 instead of the file.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, and stop.")
 @reporting
 def command(
@@ -85,6 +93,8 @@ def _dry_run(ask: Ask, *, as_json: bool) -> int:
         "bench": ask.mode,
         "output": str(ask.folder),
     }
+    if ask.target:
+        plan["target"] = ask.target.words
     if as_json:
         show_json(plan)
         return 0
@@ -94,6 +104,8 @@ def _dry_run(ask: Ask, *, as_json: bool) -> int:
     engines = [f"{b} ({' '.join(p)})" for b, p in ask.profile.backends.items()]
     gates = [f"{k} {v:g}" for k, v in ask.checked.gates(ask.profile.name).items()]
     click.echo(f"engines  {', '.join(engines)}\ngates    {', '.join(gates) or 'none'}")
+    if ask.target:
+        click.echo(f"target   {ask.target.words}")
     click.echo(f"output   {ask.folder}\nNothing was done (--dry-run).")
     return 0
 

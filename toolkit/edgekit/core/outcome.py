@@ -87,6 +87,23 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Check:
+    """What was checked on the host in place of a build on the device.
+
+    Attributes:
+        name: Such as "lint".
+        state: "pass", "warn", "accepted", "rejected", or "not checked".
+        by: Tool and version that said so.
+        detail: In words.
+    """
+
+    name: str
+    state: str
+    by: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class VariantOutcome:
     """What was found out about one variant; what was not measured stays None or empty.
 
@@ -101,6 +118,7 @@ class VariantOutcome:
         parity: Largest relative output error against the float32 reference on real samples.
         share: Of the time spent in layers planned below float32, the part that ran as planned.
         note: Why it went no further, empty for a full measurement.
+        checks: On the host, for an engine that is built on the device.
     """
 
     name: str
@@ -121,6 +139,7 @@ class VariantOutcome:
     receipt: tuple[LayerRun, ...] = ()
     share: float | None = None
     note: str = ""
+    checks: tuple[Check, ...] = ()
 
     def latency(self, span: str = "model") -> Latency | None:
         """Return the measured latency of a span, None where it was not measured."""

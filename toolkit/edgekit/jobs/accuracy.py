@@ -111,7 +111,7 @@ def accuracy_of(
     metric = ask.checked.recipe.data.metric
     where = ask.where if ask.here else f"{lowered.wanted.backend} on this {ask.host['arch']} host"
     if simulated:
-        where = "a simulation on this host (openvino, symmetric int8)"
+        where = "a simulation on this host (onnxruntime runs the file that TensorRT reads)"
     own = judged(
         ask,
         lowered,

@@ -89,6 +89,10 @@ def ask_for(
     work_dir: str | Path | None = None,
     no_cache: bool = False,
     sign_key: str | Path | None = None,
+    jetpack: str = "",
+    tensorrt: str = "",
+    dla: int | None = None,
+    weak: bool = False,
 ) -> Ask:
     """Return what a compile is asked for; the arguments are those of `compile_recipe`."""
     if imgsz and not 32 <= imgsz <= 4096:
@@ -106,6 +110,10 @@ def ask_for(
         quick=quick,
         require_measured=require_measured,
         sign_key=Path(sign_key) if sign_key else None,
+        jetpack=jetpack,
+        tensorrt=tensorrt,
+        dla=dla,
+        weak=weak,
     )
 
 
@@ -153,6 +161,10 @@ def compile_recipe(
     work_dir: str | Path | None = None,
     no_cache: bool = False,
     sign_key: str | Path | None = None,
+    jetpack: str = "",
+    tensorrt: str = "",
+    dla: int | None = None,
+    weak: bool = False,
     data: str = "",
     trust: bool = False,
 ) -> Compiled:
@@ -171,6 +183,10 @@ def compile_recipe(
         work_dir: Folder of the step cache.
         no_cache: Repeat every step.
         sign_key: PEM file with an Ed25519 private key.
+        jetpack: JetPack release of a Jetson, such as "6.2"; empty for the board's own or the usual one.
+        tensorrt: Version of TensorRT instead of the release's.
+        dla: Core of the deep-learning accelerator to use.
+        weak: Leave types to TensorRT 10's flags.
         data: A data.yaml or COCO file, for a model file.
         trust: Allow a `.pt` pickle.
 
@@ -182,5 +198,6 @@ def compile_recipe(
         ask_for(
             checked, device=device, output=output, precision=precision, imgsz=imgsz, quick=quick,
             require_measured=require_measured, work_dir=work_dir, no_cache=no_cache, sign_key=sign_key,
+            jetpack=jetpack, tensorrt=tensorrt, dla=dla, weak=weak,
         )
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 from edgekit.core.cache import StepCache
 from edgekit.core.errors import RecipeError
 from edgekit.core.lazy import have
+from edgekit.devices.jetpacks import Target, release_of, target_for
 from edgekit.devices.profiles import Profile
 from edgekit.jobs.remote import Remote
 from edgekit.recipe.check import Checked
@@ -30,6 +31,10 @@ class Ask:
         quick: 200 validation images and the smoke bench.
         require_measured: What was not measured or not judged fails.
         sign_key: PEM file with an Ed25519 private key.
+        jetpack: JetPack release of a Jetson, empty for the board's own or the usual one.
+        tensorrt: Version of TensorRT there, empty for that of the release.
+        dla: Core of the deep-learning accelerator, None for the GPU.
+        weak: Leave types to the flags of TensorRT 10.
     """
 
     checked: Checked
@@ -43,6 +48,26 @@ class Ask:
     quick: bool = False
     require_measured: bool = False
     sign_key: Path | None = None
+    jetpack: str = ""
+    tensorrt: str = ""
+    dla: int | None = None
+    weak: bool = False
+
+    @property
+    def target(self) -> Target | None:
+        """What TensorRT files are written for, None for a device without TensorRT.
+
+        Raises:
+            RecipeError: Release, version or accelerator do not exist on the device.
+        """
+        said = self.jetpack or self.tensorrt or self.dla is not None or self.weak
+        if "tensorrt" not in self.profile.backends and not said:
+            return None
+        own = release_of(self.board.passport if self.board else {})
+        return target_for(
+            self.profile, jetpack=self.jetpack or ("" if self.tensorrt else own), tensorrt=self.tensorrt,
+            dla=self.dla, weak=self.weak,
+        )  # fmt: skip
 
     @property
     def passport(self) -> dict[str, Any]:

@@ -111,6 +111,8 @@ def _data(ask: Ask) -> None:
 
 
 def _device(ask: Ask) -> None:
+    # Refuses a release, version or accelerator that the device does not have.
+    _ = ask.target
     for precision in (ask.precision, ask.only_precision):
         if fault := refuse_backend(
             ask.profile, ask.only_backend, _offered(ask, precision), where="--precision"

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit.core.errors import ContractError, MissingError, RecipeError
-from edgekit.core.outcome import Accuracy, VariantOutcome
+from edgekit.core.outcome import Accuracy, Check, VariantOutcome
 from edgekit.core.plugins import pick
 from edgekit.core.records import Contract, Predicted
 from edgekit.export.torch_onnx import TOLERANCE
 from edgekit.jobs.accuracy import accuracy_of
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data, timing_frames
+from edgekit.jobs.host_checks import checks_of, parity_of
 from edgekit.jobs.trial import DeadError, Trial, held, outputs_error, ratio, share_as_planned
-from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered, wanted_for
+from edgekit.jobs.variants import Lowered, Networks, lowered, stand_in, wanted_for
 from edgekit.measure.latency import latency
 from edgekit.measure.modes import MODES, SPANS
 from edgekit.measure.percentiles import median
@@ -58,6 +59,7 @@ class _Found:
     note: str = ""
     predicted: Predicted | None = None
     dead: bool = False
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +280,7 @@ def _outcome(field_: _Field, one: _Found) -> VariantOutcome:
         first_ms=round(trial.facts["first_ms"], 1) if trial else None,
         steady=trial.steady if trial else True,
         receipt=trial.receipt if trial else (),
-        share=share_as_planned(trial.receipt) if trial else None,
+        share=share_as_planned(trial.receipt) if trial else None, checks=one.checks,
     )  # fmt: skip
 
 
@@ -306,6 +308,11 @@ def predicted_choice(
     pool = [f for f in pool if ask.only_precision in {"", f.lowered.wanted.precision}]
     _refuse_none(ask, pool)
     chosen = _shortest_prediction(field_, networks, pool)
+    for one in field_.found.values():
+        if one.lowered.wanted.backend == "tensorrt":
+            one.parity = parity_of(ask, networks, one.lowered, field_.files)
+    if chosen.lowered.wanted.backend == "tensorrt":
+        chosen.checks = checks_of(ask, chosen.lowered)
     reference = field_.reference(chosen.lowered)
     others = tuple(
         f.lowered for f in field_.found.values()
@@ -339,13 +346,12 @@ def _accuracy_elsewhere(field_: _Field, networks: Networks, one: _Found) -> None
         return
     if wanted.backend != "tensorrt":
         _compare(field_, one, one.lowered, field_.reference(one.lowered), simulated=False)
-    elif wanted.precision == "int8":
-        # TensorRT's int8 is symmetric; OpenVINO's symmetric style computes the same sums here.
-        pair = [
-            Wanted(backend="openvino", precision=p, style=s) for p, s in (("int8", "symmetric"), ("fp32", ""))
-        ]
-        int8, float32 = (lowered(ask, networks, w) for w in pair)
-        _compare(field_, one, int8, float32, simulated=True)
+    elif wanted.precision != "fp32":
+        # The graph that TensorRT reads, run by other kernels.
+        own, float32 = (
+            stand_in(ask, networks, replace(wanted, precision=p)) for p in (wanted.precision, "fp32")
+        )
+        _compare(field_, one, own, float32, simulated=True)
 
 
 def _compare(field_: _Field, one: _Found, own: Lowered, float32: Lowered, *, simulated: bool) -> None:

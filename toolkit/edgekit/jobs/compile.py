@@ -179,14 +179,24 @@ def _notes(work: _Work) -> list[str]:
     if not ask.here:
         notes.append(f"Latencies are predicted from published rows: {ask.why_not_here}.")
     if work.choice.chosen.wanted.backend == "tensorrt":
-        notes.append(
-            "The TensorRT engine is built on the device; the bundle holds its ONNX file and build.json."
-        )
+        notes += _tensorrt_notes(work)
     if not work.choice.outcomes[0].steady:
         notes.append("The warm-up never became steady: this machine is busy or throttles.")
     for name, facts in work.networks.facts.items():
         notes += _guard_notes(name, facts)
     return notes
+
+
+def _tensorrt_notes(work: _Work) -> list[str]:
+    target = work.ask.target
+    assert target
+    guess = ", the usual release of this module (--jetpack names another)" if target.assumed else ""
+    checks = ", ".join(f"{c.name} {c.state}" for c in work.choice.outcomes[0].checks)
+    return [
+        f"Written for {target.words}{guess}.",
+        "The TensorRT engine is built on the device; the bundle holds its ONNX file and build.json.",
+        f"Checked on this host: {checks}.",
+    ]
 
 
 def _guard_notes(name: str, facts: Mapping[str, Any]) -> list[str]:

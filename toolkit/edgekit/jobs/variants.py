@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core import versions
+from edgekit.core.digest import digest_file
 from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, Network, QuantPlan
 from edgekit.core.watch import watcher
 from edgekit.forms.stored import restore, store
 from edgekit.jobs.ask import Ask
 from edgekit.lowering.protocol import Options
+from edgekit.lowering.tensorrt import stand_in as written_stand_in
 from edgekit.machine.probe import computes_bf16
 
 
@@ -148,10 +150,11 @@ def lowered(ask: Ask, networks: Networks, wanted: Wanted) -> Lowered:
 def lowered_from(ask: Ask, network: Network, plan: QuantPlan | None, wanted: Wanted) -> Lowered:
     """Return one network with one plan as a variant; kept in the cache."""
     used = plan if wanted.precision == "int8" else None
-    wishes = _wishes(ask) if wanted.backend == "tensorrt" else {}
+    target = ask.target if wanted.backend == "tensorrt" else None
+    wishes = _wishes(ask) if target else {}
     inputs = {
         "graphs": {n: g.sha256 for n, g in network.graphs.items()}, "contract": network.contract,
-        "plan": used, "wanted": wanted, "wishes": wishes, "code": versions.code(),
+        "plan": used, "wanted": wanted, "wishes": wishes, "target": target, "code": versions.code(),
         "tools": versions.versions("onnx", wanted.backend),
     }  # fmt: skip
 
@@ -159,7 +162,11 @@ def lowered_from(ask: Ask, network: Network, plan: QuantPlan | None, wanted: Wan
         watcher().phase(f"lower {wanted.plain}")
         (folder / "files").mkdir()
         options = Options(
-            precision=wanted.precision, threads=wanted.threads, style=wanted.style, wishes=wishes
+            precision=wanted.precision,
+            threads=wanted.threads,
+            style=wanted.style,
+            wishes=wishes,
+            target=target,
         )
         artifact = pick("lowering", wanted.backend, what="backend").lower(
             network, used, options, folder / "files"
@@ -178,3 +185,27 @@ def _wishes(ask: Ask) -> dict[str, Any]:
     """Return what the device shall build, from the recipe."""
     words = {k: v for k, v in ask.checked.on(ask.profile.name).items() if k != "backend"}
     return {"device": ask.profile.name, "recipe": {k: words[k] for k in sorted(words)}}
+
+
+def stand_in(ask: Ask, networks: Networks, wanted: Wanted) -> Lowered:
+    """Return what onnxruntime runs here in the place of a TensorRT engine; equal files are one variant."""
+    target = ask.target
+    assert target
+    used = networks.plan if wanted.precision == "int8" else None
+    inputs = {
+        "graphs": {n: g.sha256 for n, g in networks.float32.graphs.items()}, "plan": used, "wanted": wanted, "target": target,
+        "code": versions.code(), "tools": versions.versions("onnx"), "contract": networks.float32.contract,
+    }  # fmt: skip
+
+    def make(folder: Path) -> None:
+        (folder / "files").mkdir()
+        options = Options(precision=wanted.precision, target=target)
+        artifact = written_stand_in(networks.float32, used, options, folder / "files")
+        store(folder / "artifact.json", replace(artifact, main=Path(artifact.main.name)))
+
+    folder = ask.cache.step("stand-in", inputs, make)
+    artifact = restore(folder / "artifact.json", Artifact)
+    artifact = replace(artifact, main=folder / "files" / artifact.main.name)
+    same = replace(wanted, backend="onnxruntime")
+    size = artifact.main.stat().st_size / 1e6
+    return Lowered(wanted=same, artifact=artifact, digest=digest_file(artifact.main), size_mb=size)

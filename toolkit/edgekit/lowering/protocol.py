@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgekit.core.records import Artifact, Network, QuantPlan
+from edgekit.devices.jetpacks import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +19,15 @@ class Options:
         precision: fp32, fp16, bf16 or int8.
         threads: Threads of the engine, 0 for the engine's choice.
         style: Which of the backend's own ways to write a plan; empty for its first.
-        wishes: For a profile: what the device shall build.
+        wishes: For a profile: what the recipe says of the device.
+        target: For TensorRT: the version it is written for.
     """
 
     precision: str = "fp32"
     threads: int = 0
     style: str = ""
     wishes: Mapping[str, Any] = field(default_factory=dict)
+    target: Target | None = None
 
 
 class Lowering(Protocol):

@@ -31,6 +31,9 @@ class Style:
         adds: Quantize the operands of residual additions.
         floor: Smallest scale; fp16 scales below 6.1e-5 become zero.
         limit: Largest quantized weight; 64 keeps 16-bit sums of old AVX2 kernels from saturating.
+        restate: Quantize again, with the same scale, behind operators that only move values, for engines that
+            want a DequantizeLinear right before each layer; it changes no value.
+        float_weights: Store weights in float before a Q and a DQ, for engines that read no int8 constants.
     """
 
     unsigned: bool
@@ -40,6 +43,8 @@ class Style:
     adds: bool = False
     floor: float = 1e-12
     limit: int = 127
+    float_weights: bool = False
+    restate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +96,8 @@ class _Writer:
             for member in members:
                 self.scales[member] = scale
         wanted = self._readers_of_quantized()
+        if self.style.restate:
+            self._restate(wanted)
         for name in [n for n in self._order() if n in self.scales]:
             new = self._pair(name, self.scales[name])
             for node in self.read.get(name, []):
@@ -98,6 +105,14 @@ class _Writer:
                     for k, given in enumerate(node.input):
                         if given == name:
                             node.input[k] = new
+
+    def _restate(self, wanted: set[str]) -> None:
+        """Give tensors that were only moved the scale of where they come from."""
+        for node in self.graph.node:
+            for name in node.input if node.name in wanted else ():
+                roots = self._roots(name)
+                if name not in self.scales and roots[0] in self.scales:
+                    self.scales[name] = self.scales[roots[0]]
 
     def _groups(self) -> list[list[str]]:
         """Return the tensors to quantize; those that meet in a Concat or addition share a scale."""
@@ -213,9 +228,12 @@ class _Writer:
             weight = self.constants[layer.input[1]].astype(np.float32)
             stored, scale = quantize_weight(weight, axis=axis, limit=self.style.limit, floor=self.style.floor)
             base = f"{layer.name}::weight"
-            q = self._store(f"{base}::q", stored)
             s = self._store(f"{base}::scale", scale)
             z = self._store(f"{base}::zero", np.zeros(len(scale), np.int8))
+            if self.style.float_weights:
+                q = self._node("QuantizeLinear", [layer.input[1], s, z], f"{base}::q", axis=axis)
+            else:
+                q = self._store(f"{base}::q", stored)
             layer.input[1] = self._node("DequantizeLinear", [q, s, z], f"{base}::dq", axis=axis)
             if self.style.biases and len(layer.input) > 2 and layer.input[2]:
                 self._bias(layer, scale)

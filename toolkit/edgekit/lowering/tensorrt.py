@@ -1,40 +1,102 @@
-"""Lower a network to what a TensorRT engine is built from on the device."""
+"""Lower a network to what a TensorRT engine is built from on the device, in the dialect of its version."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from typing import Any
 
-from edgekit.core.files import write_json
+from edgekit.core.digest import digest_file, plain
+from edgekit.core.errors import ContractError
+from edgekit.core.files import write_json, write_text
 from edgekit.core.records import Artifact, Network, QuantPlan
+from edgekit.devices.jetpacks import Target
+from edgekit.graph.onnx_file import read_onnx, save_onnx
+from edgekit.graph.strong import strongly_typed
 from edgekit.lowering.protocol import Lowering, Options
+from edgekit.lowering.trt_dialects import Written, write
+from edgekit.lowering.trt_lint import ERROR, lint
+
+SCHEMA = "edgekit/build/v1"
+MODEL, TWIN, BUILD = "model.onnx", "fp16.onnx", "build.json"
+# Kernels are timed at the builder's usual level; 5 on request takes several times as long.
+_LEVEL, _WORKSPACE_MB = 3, 2048
 
 
 class TensorRtLowering:
-    """A profile: the simplified float32 ONNX and `build.json`, no engine."""
+    """The ONNX file in its dialect, an fp16 twin beside int8, and `build.json`; never an engine."""
 
     precisions = ("fp32", "fp16", "int8")
     styles = ("",)
 
     def lower(self, network: Network, plan: QuantPlan | None, options: Options, out: Path) -> Artifact:
-        """Write `model.onnx` and `build.json` and return the artifact."""
-        shutil.copyfile(network.main.path, out / "model.onnx")
-        int8 = sorted(plan.int8_layers()) if plan and options.precision == "int8" else []
-        wishes = {
-            "engine": "build-on-device",
-            "precision": options.precision,
-            "int8_layers": int8,
-            "ranges": {n: list(r) for n, r in sorted(plan.ranges.items())} if int8 and plan else {},
-            **options.wishes,
-        }
-        write_json(out / "build.json", wishes)
+        """Write the files of one precision and return the artifact.
+
+        Raises:
+            RecipeError: int8 without a plan, or an opset that this version of TensorRT does not read.
+            ContractError: The file has what this version of TensorRT refuses; the findings are named.
+        """
+        assert options.target, "a TensorRT file is written for one version"
+        target, model = options.target, read_onnx(network.main.path)
+        parts = {MODEL: (options.precision, write(model, plan, options.precision, target))}
+        if options.precision == "int8":
+            # Where int8 fails on the device, this one is built instead.
+            parts[TWIN] = ("fp16", write(model, None, "fp16", target))
+        builds = [_part(out, name, precision, one, target) for name, (precision, one) in parts.items()]
+        wanted = wanted_of(plan, options.precision, target)
+        build = {
+            "schema": SCHEMA, "engine": "build-on-device", "target": plain(target), "builds": builds, "wanted": wanted,
+            "inputs": plain(network.contract.inputs), "outputs": plain(network.contract.outputs), **options.wishes,
+        }  # fmt: skip
+        write_json(out / BUILD, build)
         return Artifact(
-            backend="tensorrt",
-            precision=options.precision,
-            main=out / "model.onnx",
-            contract=network.contract,
-            wanted=dict.fromkeys(int8, "int8"),
+            backend="tensorrt", precision=options.precision, main=out / MODEL, contract=network.contract, wanted=wanted,
+        )  # fmt: skip
+
+
+def wanted_of(plan: QuantPlan | None, precision: str, target: Target) -> dict[str, str]:
+    """Return the layers that shall run below float32, with their type."""
+    if precision == "int8" and plan:
+        others = {c.name: "fp16" for c in plan.layers if c.precision != "int8"}
+        return {**others, **dict.fromkeys(sorted(plan.int8_layers()), "int8")}
+    del target
+    return {}
+
+
+def _part(out: Path, name: str, precision: str, one: Written, target: Target) -> dict[str, Any]:
+    """Write one file and its texts; return its entry of build.json."""
+    save_onnx(one.model, out / name)
+    for text_name, text in one.texts.items():
+        write_text(out / text_name, text)
+    faults = [f for f in lint(one.model, target) if f.severity == ERROR]
+    if faults:
+        words = "; ".join(f"{f.node}: {f.what}" for f in faults[:3])
+        raise ContractError(
+            f"{len(faults)} findings that TensorRT {target.tensorrt} refuses in the {precision} file: {words}",
+            hint=faults[0].todo,
         )
+    return {
+        "model": name, "sha256": digest_file(out / name), "precision": precision, "builder_level": _LEVEL,
+        "workspace_mb": _WORKSPACE_MB, **one.options,
+    }  # fmt: skip
+
+
+def stand_in(network: Network, plan: QuantPlan | None, options: Options, out: Path) -> Artifact:
+    """Write what onnxruntime runs in the engine's place on a host: the same graph, other kernels.
+
+    Where flags choose fp16 (weak typing), it is the graph with fp16 written into it; where scales lie in a
+    calibration cache, the one with Q/DQ.
+    """
+    assert options.target
+    model = read_onnx(network.main.path)
+    if options.precision == "fp16":
+        judged = strongly_typed(model)
+    else:
+        one = write(model, plan, options.precision, options.target)
+        judged = one.judged or one.model
+    save_onnx(judged, out / MODEL)
+    return Artifact(
+        backend="onnxruntime", precision=options.precision, main=out / MODEL, contract=network.contract
+    )
 
 
 PLUGIN: Lowering = TensorRtLowering()

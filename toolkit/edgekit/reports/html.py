@@ -19,7 +19,7 @@ from edgekit.reports.words import (
     tail_words,
 )
 
-_TONES = {"pass": "good", "fail": "bad"}
+_TONES = {"pass": "good", "accepted": "good", "fail": "bad", "rejected": "bad"}
 
 
 def html_report(outcome: Outcome, pictures: Sequence[str] = ()) -> str:
@@ -36,7 +36,7 @@ def html_report(outcome: Outcome, pictures: Sequence[str] = ()) -> str:
         f"<title>{escape(title)}: {escape(outcome.words)}</title><style>{CSS}</style></head><body>",
         f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(model_words(outcome))}</p>',
         _verdict(outcome), _gates(outcome), _ways_in(outcome), _plots(outcome), _variants(outcome),
-        _spans(outcome.variants[0]), _accuracy(outcome), _pictures(pictures), _ladder(outcome), _receipt(outcome.variants[0]),
+        _spans(outcome.variants[0]), _accuracy(outcome), _pictures(pictures), _ladder(outcome), _checks(outcome), _receipt(outcome.variants[0]),
         _passes(outcome.passes), _machine(outcome), _notes(outcome), "</body></html>",
     ]  # fmt: skip
     return "\n".join(p for p in parts if p) + "\n"
@@ -253,6 +253,15 @@ def _ladder(outcome: Outcome) -> str:
         + how
         + table(("rung", "error", "limit", "where", "state"), rows, numbers=(1, 2))
     )
+
+
+def _checks(outcome: Outcome) -> str:
+    rows = [
+        (escape(c.name), _state(c.state), escape(c.by), escape(c.detail or "-")) for c in outcome.variants[0].checks
+    ]  # fmt: skip
+    how = "<p class=soft>The engine is built on the device: this is what a host can say of its files.</p>"
+    heads = ("check", "state", "by", "detail")
+    return "<h2>Checked on the host</h2>" + how + table(heads, rows) if rows else ""
 
 
 def _machine(outcome: Outcome) -> str:

@@ -55,6 +55,10 @@ def markdown_report(outcome: Outcome) -> str:
         parts += ["", f"Predicted from {chosen.predicted.basis}. Nearest row: {chosen.predicted.nearest}."]
     if outcome.ladder:
         parts += ["", f"Parity on golden frames: {ladder_words(outcome.ladder)}."]
+    parts += [""] if chosen.checks else []
+    parts += [
+        f"- {c.name}: {c.state}, by {c.by}" + (f" ({c.detail})" if c.detail else "") for c in chosen.checks
+    ]
     parts += ["", f"Model: {model_words(outcome)}.", "", f"Machine: {machine_words(outcome)}.", ""]
     parts += [f"- {note}" for note in outcome.notes]
     return "\n".join(parts).rstrip() + "\n"

@@ -1,0 +1,110 @@
+"""From a recipe to what each Jetson's TensorRT reads: dialects, checks and refusals, on a host without a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from edgekit.graph.onnx_file import save_onnx
+from tests.conftest import run_edgekit
+from tests.trt_faults import FAULTS
+from tests.unit.test_trt_lint import HAS_RTX
+
+COMBINATIONS = [
+    ("jetson-xavier-nx", ("--jetpack", "5.1"), "trt8"),
+    ("jetson-orin", ("--jetpack", "6.0"), "trt8"),
+    ("jetson-orin", ("--jetpack", "6.2"), "trt10-strong"),
+    ("jetson-orin", ("--jetpack", "6.2", "--weak"), "trt10-weak"),
+    ("jetson-orin-nano", ("--jetpack", "7.2"), "trt10-strong"),
+    ("jetson-agx-thor", ("--jetpack", "7.1"), "trt10-strong"),
+    ("jetson-agx-orin", ("--tensorrt", "11.4.1"), "trt11"),
+    ("jetson-agx-orin", ("--jetpack", "6.2", "--dla", "0"), "dla-cal"),
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a step cache of this file's own: equal files are judged once."""
+    return tmp_path_factory.mktemp("work")
+
+
+def compiled_for(recipe: Path, out: Path, work: Path, device: str, *words: str) -> dict[str, Any]:
+    ran = run_edgekit(
+        "compile", recipe, "--device", device, *words, "--work-dir", work, "-o", out, "--quick", "--json"
+    )
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)
+
+
+@pytest.mark.parametrize(("device", "words", "dialect"), COMBINATIONS)
+def test_a_recipe_is_written_in_the_dialect_of_each_board(
+    recipe: Path, tmp_path: Path, work: Path, device: str, words: tuple[str, ...], dialect: str
+):
+    report = compiled_for(recipe, tmp_path, work, device, *words, "--precision", "int8")
+    chosen = report["variants"][0]
+    assert (chosen["backend"], chosen["precision"]) == ("tensorrt", "int8")
+    assert chosen["accuracy"]["drop"] <= 0.01
+    assert chosen["accuracy"]["simulated"], "no engine ran"
+    assert chosen["parity"] <= 0.05
+    folder = Path(report["bundle"]) / "variants" / chosen["name"]
+    build = json.loads((folder / "build.json").read_text())
+    assert build["target"]["dialect"] == dialect
+    assert [b["model"] for b in build["builds"]] == ["model.onnx", "fp16.onnx"], "always an fp16 twin"
+    assert (folder / "calib.cache").is_file() == (dialect == "dla-cal")
+    states = {c["name"]: c["state"] for c in chosen["checks"]}
+    assert states["lint model.onnx"] == states["lint fp16.onnx"] == "pass"
+    wanted = "accepted" if HAS_RTX else "not checked"
+    assert states["parse and build model.onnx"] == states["parse and build fp16.onnx"] == wanted
+    assert any(dialect in n for n in report["notes"])
+
+
+def test_combinations_that_do_not_exist_are_refused_before_anything_slow(recipe: Path, tmp_path: Path):
+    for device, words, why in (
+        ("jetson-orin-nano", ("--jetpack", "7.1"), "only on modules with Thor"),
+        ("jetson-orin-nano", ("--dla", "0"), "has no DLA"),
+        ("x86-cpu", ("--jetpack", "6.2"), "has no TensorRT"),
+    ):
+        ran = run_edgekit("compile", recipe, "--device", device, *words, "-o", tmp_path / "out")
+        assert ran.code == 2, ran.err
+        assert why in ran.err
+        assert not (tmp_path / "out").exists()
+
+
+def test_lint_names_node_rule_and_what_to_do_and_ends_with_4(tmp_path: Path):
+    save_onnx(FAULTS["half-quantized"].make(), tmp_path / "bad.onnx")
+    ran = run_edgekit("lint", tmp_path / "bad.onnx", "--device", "jetson-orin")
+    assert ran.code == 4
+    assert "half-quantized" in ran.out
+    assert "conv" in ran.out
+    assert "Quantize both, or neither." in ran.out
+    told = run_edgekit("lint", tmp_path / "bad.onnx", "--device", "jetson-orin", "--json")
+    found = json.loads(told.out)
+    assert (found["errors"], found["target"]["dialect"]) == (1, "trt10-strong")
+
+
+def test_lint_of_a_sound_file_is_quiet_and_of_none_says_so(detector: Path, tmp_path: Path):
+    ran = run_edgekit("lint", detector, "--device", "jetson-xavier-nx", *(["--rtx"] if HAS_RTX else []))
+    assert ran.code == 0
+    assert "nothing found" in ran.out
+    assert ("accepted" in ran.out) == HAS_RTX
+    none = run_edgekit("lint", tmp_path / "none.onnx", "--device", "jetson-orin")
+    assert none.code == 2
+    assert "no such model" in none.err
+
+
+def test_lint_shows_each_rule_a_few_times_and_counts_the_rest(tmp_path: Path):
+    one = FAULTS["half-quantized"].make()
+    again = onnx.ModelProto()
+    again.CopyFrom(one)
+    for k in range(9):
+        node = again.graph.node.add()
+        node.CopyFrom(one.graph.node[-1])
+        node.name, node.output[0] = f"conv{k}", f"y{k}"
+    save_onnx(again, tmp_path / "many.onnx")
+    ran = run_edgekit("lint", tmp_path / "many.onnx", "--device", "jetson-orin")
+    assert ran.code == 4
+    assert "and 7 more" in ran.out
