@@ -55,6 +55,7 @@ def test_a_recipe_is_written_in_the_dialect_of_each_board(
     assert build["target"]["dialect"] == dialect
     assert [b["model"] for b in build["builds"]] == ["model.onnx", "fp16.onnx"], "always an fp16 twin"
     assert (folder / "calib.cache").is_file() == (dialect == "dla-cal")
+    assert {p.name for p in folder.iterdir()} >= {"build_engine.py", "model.onnx", "fp16.onnx"}
     states = {c["name"]: c["state"] for c in chosen["checks"]}
     assert states["lint model.onnx"] == states["lint fp16.onnx"] == "pass"
     wanted = "accepted" if HAS_RTX else "not checked"

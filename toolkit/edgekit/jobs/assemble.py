@@ -70,6 +70,8 @@ def _variant(ask: Ask, one: Lowered) -> Variant:
     needs: dict[str, Any] = {"arch": [arch]}
     if wanted.precision == "bf16":
         needs["isa"] = ["avx512_bf16", "amx_bf16", "bf16"]
+    if ask.target and wanted.backend == "tensorrt":
+        needs["tensorrt"] = [".".join(map(str, ask.target.version))]
     return Variant(
         name=wanted.plain, backend=wanted.backend, precision=wanted.precision,
         main=f"variants/{wanted.plain}/{one.artifact.main.name}", options=one.artifact.options, needs=needs,

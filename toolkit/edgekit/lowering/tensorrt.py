@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+from edgekit.backends import build_engine
 from edgekit.core.digest import digest_file, plain
 from edgekit.core.errors import ContractError
 from edgekit.core.files import write_json, write_text
@@ -48,6 +50,8 @@ class TensorRtLowering:
             "inputs": plain(network.contract.inputs), "outputs": plain(network.contract.outputs), **options.wishes,
         }  # fmt: skip
         write_json(out / BUILD, build)
+        # A board without edgekit builds with this file alone.
+        shutil.copyfile(build_engine.__file__, out / "build_engine.py")
         return Artifact(
             backend="tensorrt", precision=options.precision, main=out / MODEL, contract=network.contract, wanted=wanted,
         )  # fmt: skip

@@ -71,11 +71,16 @@ def _weak(model: Any, plan: QuantPlan | None, precision: str, target: Target) ->
 
 def _strong(model: Any, plan: QuantPlan | None, precision: str, target: Target) -> Written:
     """fp16 tensors and scales, casts at the ends: the types in the graph are those that run."""
-    del target
     if plan:
         model = write_qdq(to_opset(model, _HALF_SCALES_OPSET, at_least=True), plan, _STYLE)
     done = model if precision == "fp32" else strongly_typed(model)
-    return Written(model=done, options={"strongly_typed": True, "flags": []})
+    # The DLA has no float32; the reference runs on the GPU.
+    on_dla = (
+        {"dla_core": target.dla, "gpu_fallback": True}
+        if target.dla is not None and precision != "fp32"
+        else {}
+    )
+    return Written(model=done, options={"strongly_typed": True, "flags": [], **on_dla})
 
 
 def _dla(model: Any, plan: QuantPlan | None, precision: str, target: Target) -> Written:

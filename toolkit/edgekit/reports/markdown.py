@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.core.outcome import Outcome
+from edgekit.core.outcome import Outcome, VariantOutcome
 from edgekit.reports.words import (
     accuracy_words,
     headline,
@@ -55,13 +55,17 @@ def markdown_report(outcome: Outcome) -> str:
         parts += ["", f"Predicted from {chosen.predicted.basis}. Nearest row: {chosen.predicted.nearest}."]
     if outcome.ladder:
         parts += ["", f"Parity on golden frames: {ladder_words(outcome.ladder)}."]
-    parts += [""] if chosen.checks else []
-    parts += [
-        f"- {c.name}: {c.state}, by {c.by}" + (f" ({c.detail})" if c.detail else "") for c in chosen.checks
-    ]
+    parts += _checks(chosen)
     parts += ["", f"Model: {model_words(outcome)}.", "", f"Machine: {machine_words(outcome)}.", ""]
     parts += [f"- {note}" for note in outcome.notes]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _checks(variant: VariantOutcome) -> list[str]:
+    lines = [
+        f"- {c.name}: {c.state}, by {c.by}" + (f" ({c.detail})" if c.detail else "") for c in variant.checks
+    ]
+    return ["", *lines] if lines else []
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,0 +1,16 @@
+"""TensorRT 8.5.2.2's shape."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import recording
+
+recording.install(
+    sys.modules[__name__],
+    "8.5.2.2",
+    flags="FP16 INT8 DEBUG GPU_FALLBACK REFIT DISABLE_TIMING_CACHE TF32 SPARSE_WEIGHTS SAFETY_SCOPE OBEY_PRECISION_CONSTRAINTS PREFER_PRECISION_CONSTRAINTS",
+    creation="EXPLICIT_BATCH",
+    level=False,
+    calibrator=True,
+)
