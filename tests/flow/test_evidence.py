@@ -48,6 +48,10 @@ def test_the_bench_against_ultralytics_runs(tmp_path: Path):
     assert set(found["map50"]) == {"edgekit", "yolo export onnx", "yolo export openvino int8"}
 
 
+def test_the_evidence_of_dialects_can_be_gathered_again():
+    assert '"refused": 0' in run_script(ROOT / "scripts/evidence/jetson.py", "--slice")
+
+
 @pytest.mark.parametrize("name", ["compare", "telemetry"])
 def test_the_evidence_of_benches_can_be_gathered_again(name: str):
     assert "{" in run_script(ROOT / "scripts/evidence" / f"{name}.py", "--slice")
