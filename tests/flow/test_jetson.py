@@ -109,3 +109,62 @@ def test_lint_shows_each_rule_a_few_times_and_counts_the_rest(tmp_path: Path):
     ran = run_edgekit("lint", tmp_path / "many.onnx", "--device", "jetson-orin")
     assert ran.code == 4
     assert "and 7 more" in ran.out
+
+
+def test_an_app_gets_detections_from_an_engine_once_it_is_built(
+    recipe: Path, tmp_path: Path, work: Path, squares: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The board's driver and TensorRT are stand-ins in plain memory; bundle, cache, runtime and decoding are real."""
+    import importlib
+    import sys
+    from dataclasses import asdict
+
+    import edgekit
+    from edgekit.backends import build_engine, engines
+    from edgekit.backends import tensorrt as backend
+    from edgekit.backends.cuda import Cuda
+    from edgekit.core.files import write_json
+    from edgekit.frames.images import read_image
+    from tests.fake_cuda import Driver, tensorrt
+
+    runtime = importlib.import_module("edgekit.runtime.load")
+    bundle = Path(compiled_for(recipe, tmp_path, work, "jetson-orin", "--precision", "fp16")["bundle"])
+    here = runtime.passport()
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(runtime, "passport", lambda: {**here, "arch": "aarch64"})
+    frame = read_image(squares.parent / "images" / "val" / "000.png")
+    with edgekit.load(bundle) as model:
+        expected = model(frame)
+        assert model.variant.backend == "onnxruntime"
+        assert "no NVIDIA driver" in model.why, "told, not silent"
+
+    driver = Driver()
+    module = tensorrt(driver)
+    module.__version__ = "10.3.0.30"
+    facts = {"gpu": "Orin", "compute_capability": "8.7", "sm": 16, "cuda": "12.6"}
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    monkeypatch.setattr(build_engine, "probe", lambda: facts)
+    monkeypatch.setattr(backend, "Cuda", lambda: Cuda(driver))
+    with edgekit.load(bundle) as model:
+        assert model.variant.backend == "onnxruntime"
+        assert "edgekit engine build" in model.why
+    folder = bundle / "variants" / "tensorrt-fp16"
+    (entry,) = engines.builds_in(folder)
+    place = engines.root() / engines.key_of(folder, entry, engines.probed())
+    place.mkdir(parents=True)
+    plan = (folder / "model.onnx").read_bytes()
+    (place / engines.PLAN).write_bytes(plan)
+    meta = {
+        "bytes": len(plan),
+        "precision": "fp16",
+        "attempts": [],
+        "when": "",
+        "board": asdict(engines.probed()),
+    }
+    write_json(place / engines.META, meta)
+    with edgekit.load(bundle) as model:
+        assert model.variant.name == "tensorrt-fp16"
+        found = model(frame)
+    assert sorted(found.classes.tolist()) == sorted(expected.classes.tolist())
+    assert len(found.classes) > 0
+    assert driver.calls.count("cuGraphLaunch") + len(driver.graphs) > 1

@@ -141,6 +141,15 @@ def build(
     }  # fmt: skip
 
 
+def tensorrt_version() -> str:
+    """Return the version of the board's TensorRT.
+
+    Raises:
+        BuildError: This Python has none.
+    """
+    return str(_tensorrt().__version__)
+
+
 def _tensorrt() -> Any:
     try:
         import tensorrt  # type: ignore[import-not-found, unused-ignore]
@@ -295,12 +304,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--workspace-mb", type=int, default=0, help="0: from build.json and the free memory")
     parser.add_argument("--timing-cache", type=Path, help="file shared between builds on this board")
     parser.add_argument("--no-probe", action="store_true", help="the caller has asked the driver already")
-    parser.add_argument("--probe", action="store_true", help="say what this board is, and build nothing")
     given = parser.parse_args(words)
     try:
-        if given.probe:
-            print(json.dumps({**probe(), "tensorrt": str(_tensorrt().__version__)}))
-            return BUILT
         facts = {} if given.no_probe else probe()
         entry = chosen(given.folder, given.entry)
         room = given.workspace_mb or workspace_mb(int(entry.get("workspace_mb", 1024)), free_memory_mb())

@@ -119,21 +119,25 @@ def key_of(folder: Path, entry: Mapping[str, Any], board: Board) -> str:
 
 
 def probed() -> Board:
-    """Return this board as driver and TensorRT tell it, both asked in a process of its own.
+    """Return this board as its driver and its TensorRT tell it; the driver is asked first.
 
     Raises:
         MissingError: No driver, no GPU, or no TensorRT for this Python.
     """
-    words = [sys.executable, "-m", build_engine.__name__, "--probe"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-    said = _last_json(done.stdout)
-    if done.returncode or not said:
-        why = said.get("error") or f"the probe ended with {done.returncode}"
+    try:
+        facts = build_engine.probe()
+        return Board(**facts, tensorrt=build_engine.tensorrt_version())
+    except build_engine.BuildError as error:
         raise MissingError(
-            f"no TensorRT can be used here: {why}",
+            f"no TensorRT can be used here: {error}",
             hint="On a Jetson: sudo apt install nvidia-jetpack, and a venv made with --system-site-packages.",
-        )
-    return Board(**said)
+        ) from None
+
+
+def found_for(folder: Path) -> Engine | None:
+    """Return the engine that was built on this board from a variant's folder, the wanted one first."""
+    board = probed()
+    return next((e for entry in builds_in(folder) if (e := kept(key_of(folder, entry, board)))), None)
 
 
 def _last_json(text: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.backends import engines
 from edgekit.backends.protocol import Session
 from edgekit.bundle.manifest import Variant
 from edgekit.bundle.read import Bundle, open_bundle
@@ -130,14 +131,14 @@ def choose(bundle: Bundle, name: str | None) -> tuple[Variant, str]:
     if name is not None:
         for variant in bundle.manifest.variants:
             if variant.name == name:
-                if reason := refusal(variant, machine):
+                if reason := refusal(variant, machine, bundle.folder):
                     raise MissingError(f"variant {name}: {reason}", hint="Choose another variant.")
                 return variant, "asked for"
         names = ", ".join(v.name for v in bundle.manifest.variants)
         raise RecipeError(f"{bundle.manifest.name}: no variant {name!r}", hint=f"There are: {names}.")
     reasons: list[str] = []
     for variant in bundle.manifest.variants:
-        reason = refusal(variant, machine)
+        reason = refusal(variant, machine, bundle.folder)
         if not reason:
             return variant, "; ".join([*reasons, f"{variant.name} suits"])
         reasons.append(f"{variant.name}: {reason}")
@@ -148,16 +149,15 @@ def choose(bundle: Bundle, name: str | None) -> tuple[Variant, str]:
     )
 
 
-def refusal(variant: Variant, machine: Mapping[str, Any]) -> str:
-    """Return why a variant does not suit a machine, empty when it does."""
+def refusal(variant: Variant, machine: Mapping[str, Any], folder: Path) -> str:
+    """Return why a variant of the bundle in `folder` does not suit a machine, empty when it does."""
     wanted = variant.needs.get("arch", [])
     if wanted and machine["arch"] not in wanted:
         return f"made for {' or '.join(wanted)}, this is {machine['arch']}"
     flags = variant.needs.get("isa", [])
     if flags and not set(flags) & set(machine.get("isa", [])):
         return f"needs a CPU with {' or '.join(flags)}"
-    if variant.engine != "in-bundle":
-        return "its engine is built on the device"
-    backend = pick("backends", variant.backend, what="backend")
-    found: str = backend.refusal(machine)
+    found: str = pick("backends", variant.backend, what="backend").refusal(machine)
+    if not found and variant.engine != "in-bundle" and not engines.found_for((folder / variant.main).parent):
+        return "no engine was built on this board yet (edgekit engine build)"
     return found

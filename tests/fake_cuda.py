@@ -1,0 +1,189 @@
+"""A driver in plain memory and a TensorRT whose engines are ONNX files: for the plumbing of a session.
+
+The engine computes for real, in onnxruntime, on the bytes that lie at the addresses it was given; so a wrong
+address, size, type or order gives wrong answers. It says nothing about a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+
+class Driver:
+    """libcuda.so.1's part that edgekit calls."""
+
+    def __init__(self, *, integrated: bool = False, captures: bool = True, memory: int = 1 << 30) -> None:
+        self.integrated, self.captures, self.memory = integrated, captures, memory
+        self.kept: dict[int, Any] = {}
+        self.calls: list[str] = []
+        self.recording: list[Callable[[], None]] | None = None
+        self.graphs: list[list[Callable[[], None]]] = []
+
+    def __call__(self, _name: str) -> Driver:
+        return self
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def call(*words: Any) -> int:
+            self.calls.append(name)
+            return getattr(Driver, f"_{name}")(self, *words) or 0
+
+        return call
+
+    def _nothing(self, *_: Any) -> None:
+        return None
+
+    _cuInit = _cuCtxSetCurrent = _cuStreamDestroy_v2 = _cuDevicePrimaryCtxRelease_v2 = _nothing
+    _cuStreamSynchronize = _cuGraphExecDestroy = _nothing
+
+    def _cuDevicePrimaryCtxRetain(self, ref: Any, _device: int) -> None:
+        ref._obj.value = 1
+
+    def _cuDeviceGetAttribute(self, ref: Any, number: int, _device: int) -> None:
+        ref._obj.value = int(self.integrated) if number == 18 else 0
+
+    def _cuStreamCreate(self, ref: Any, _flags: int) -> None:
+        ref._obj.value = 77
+
+    def _allocate(self, ref: Any, size: Any) -> int:
+        if size.value > self.memory:
+            return 2
+        self.memory -= size.value
+        place = ctypes.create_string_buffer(size.value)
+        ref._obj.value = ctypes.addressof(place)
+        self.kept[ctypes.addressof(place)] = place
+        return 0
+
+    def _cuMemHostAlloc(self, ref: Any, size: Any, _flags: int) -> int:
+        return self._allocate(ref, size)
+
+    def _cuMemAlloc_v2(self, ref: Any, size: Any) -> int:
+        return self._allocate(ref, size)
+
+    def _cuMemHostGetDevicePointer_v2(self, ref: Any, host: Any, _flags: int) -> None:
+        ref._obj.value = host.value
+
+    def _cuMemcpyHtoDAsync_v2(self, device: Any, host: Any, size: Any, _stream: Any) -> None:
+        ctypes.memmove(device.value, host.value, size.value)
+
+    def _cuMemcpyDtoHAsync_v2(self, host: Any, device: Any, size: Any, _stream: Any) -> None:
+        ctypes.memmove(host.value, device.value, size.value)
+
+    def _free(self, place: Any) -> None:
+        del self.kept[place.value]
+
+    _cuMemFree_v2 = _cuMemFreeHost = _free
+
+    def _cuStreamBeginCapture_v2(self, _stream: Any, _mode: int) -> int:
+        self.recording = []
+        return 0
+
+    def _cuStreamEndCapture(self, _stream: Any, ref: Any) -> int:
+        if not self.captures:
+            self.recording = None
+            return 901
+        self.graphs.append(self.recording or [])
+        self.recording = None
+        ref._obj.value = len(self.graphs)
+        return 0
+
+    def _cuGraphInstantiateWithFlags(self, ref: Any, graph: Any, _flags: Any) -> None:
+        ref._obj.value = graph.value
+
+    def _cuGraphLaunch(self, graph: Any, _stream: Any) -> None:
+        for work in self.graphs[graph.value - 1]:
+            work()
+
+
+def tensorrt(
+    driver: Driver, *, layers: str = "", half: tuple[str, ...] = (), narrow: tuple[str, ...] = ()
+) -> Any:
+    """Return a module whose plans are ONNX files.
+
+    Args:
+        driver: Where the addresses lie.
+        layers: What the inspector says.
+        half: Tensors that the engine has in fp16.
+        narrow: Outputs that the engine has in INT32 where the file says INT64.
+    """
+    modes = enum.IntEnum("TensorIOMode", "NONE INPUT OUTPUT", start=0)
+
+    class Engine:
+        def __init__(self, plan: bytes) -> None:
+            self.session = onnxruntime.InferenceSession(plan, providers=["CPUExecutionProvider"])
+            self.given = {i.name: i for i in self.session.get_inputs()}
+            self.made = {o.name: o for o in self.session.get_outputs()}
+            self.names = [*self.made, *self.given]
+            self.num_io_tensors = len(self.names)
+
+        def get_tensor_name(self, k: int) -> str:
+            return self.names[k]
+
+        def get_tensor_shape(self, name: str) -> Any:
+            return (self.given | self.made)[name].shape
+
+        def get_tensor_dtype(self, name: str) -> np.dtype[Any]:
+            kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+            own = kinds[(self.given | self.made)[name].type]
+            return np.dtype(np.float16 if name in half else np.int32 if name in narrow else own)
+
+        def get_tensor_mode(self, name: str) -> Any:
+            return modes.INPUT if name in self.given else modes.OUTPUT
+
+        def create_execution_context(self) -> Context:
+            return Context(self)
+
+        def create_engine_inspector(self) -> Any:
+            return SimpleNamespace(get_engine_information=lambda _format: layers)
+
+    class Context:
+        profiler: Any = None
+
+        def __init__(self, engine: Engine) -> None:
+            self.engine, self.places = engine, {}
+
+        def set_tensor_address(self, name: str, place: int) -> None:
+            self.places[name] = place
+
+        def execute_async_v3(self, stream: int) -> bool:
+            assert stream == 77
+            if driver.recording is not None:
+                driver.recording.append(self._run)
+            else:
+                self._run()
+            return True
+
+        def _array(self, name: str) -> np.ndarray:
+            shape, kind = tuple(self.engine.get_tensor_shape(name)), self.engine.get_tensor_dtype(name)
+            size = int(np.prod(shape)) * kind.itemsize
+            return np.frombuffer((ctypes.c_char * size).from_address(self.places[name]), kind).reshape(shape)
+
+        def _run(self) -> None:
+            given = {n: self._array(n).astype(np.float32) for n in self.engine.given}
+            for name, value in zip(self.engine.made, self.engine.session.run(None, given), strict=True):
+                self._array(name)[...] = value
+            if self.profiler:
+                for k, layer in enumerate(json.loads(layers)["Layers"]):
+                    self.profiler.report_layer_time(layer["Name"], float(k + 1))
+
+    class Logger:
+        ERROR = 1
+
+        def __init__(self, _level: int) -> None:
+            pass
+
+    def deserialize(plan: bytes) -> Engine | None:
+        return None if plan == b"foreign" else Engine(plan)
+
+    return SimpleNamespace(
+        Logger=Logger, Runtime=lambda _logger: SimpleNamespace(deserialize_cuda_engine=deserialize), TensorIOMode=modes,
+        nptype=lambda kind: kind, IProfiler=type("IProfiler", (), {"__init__": lambda _self: None}),
+        LayerInformationFormat=SimpleNamespace(JSON=1),
+    )  # fmt: skip
