@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -39,7 +38,8 @@ class Fake:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, version: str) -> None:
         self._patch, self.log = monkeypatch, folder / "calls.json"
-        monkeypatch.setenv("PYTHONPATH", f"{FAKES / version}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        # Children look where this process does.
+        monkeypatch.syspath_prepend(str(FAKES / version))
         monkeypatch.setenv("FAKE_TRT_LOG", str(self.log))
         monkeypatch.setenv("EDGEKIT_CACHE", str(folder / "cache"))
 
@@ -344,3 +344,40 @@ def test_the_builder_stands_alone(detector: Path, tmp_path: Path, fake: Fake):
     assert done.returncode == 0, done.stderr
     assert (folder / "engine.plan").is_file()
     assert json.loads(done.stdout)["precision"] == "int8"
+
+
+def test_a_host_builds_lists_and_clears_over_the_agents_orders(
+    detector: Path, tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+):
+    from dataclasses import asdict
+
+    from edgekit.board.work import carry_out
+    from edgekit.core.digest import plain
+    from edgekit.core.records import Artifact
+    from edgekit.jobs.orders import new_order
+
+    folder = files(detector, tmp_path / "order" / "0")
+    monkeypatch.setattr(engines, "probed", lambda: BOARD)
+    artifact = plain(
+        Artifact(
+            backend="tensorrt",
+            precision="int8",
+            main=Path("0/model.onnx"),
+            contract=network_of(detector).contract,
+        )
+    )
+    sources = {f"0/{p.name}": p for p in folder.iterdir()}
+
+    def asked(**settings: Any) -> dict[str, Any]:
+        order = new_order("engine", "orin", sources, settings={"entrants": {"main": artifact}, **settings})
+        return carry_out(order, tmp_path / "order")
+
+    first = asked(what="build", limit_s=60.0)
+    assert (first["precision"], first["fresh"], first["gpu"]) == ("int8", True, asdict(BOARD)["gpu"])
+    assert asked(what="build", limit_s=60.0)["fresh"] is False
+    (one,) = asked(what="list")["engines"]
+    assert one["key"] == first["key"]
+    with pytest.raises(RecipeError, match="no engine 'zz'"):
+        asked(what="clear", keys=["zz"])
+    assert asked(what="clear", keys=[first["key"][:8]]) == {"removed": 1}
+    assert asked(what="list")["engines"] == []

@@ -13,7 +13,6 @@ full or may not be written.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import json
 import os
@@ -295,6 +294,8 @@ def chosen(folder: Path, name: str = "") -> dict[str, Any]:
 
 def main(words: list[str] | None = None) -> int:
     """Build as the command line says; print one JSON line with the result."""
+    import argparse  # edgekit imports this file wherever a bundle is opened
+
     parser = argparse.ArgumentParser(description="Build a TensorRT engine on the board that will run it.")
     parser.add_argument(
         "--folder", type=Path, default=Path(__file__).resolve().parent, help="with build.json"

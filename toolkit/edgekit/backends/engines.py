@@ -11,6 +11,7 @@ stays whole.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -102,6 +103,15 @@ class Engine:
     def precision(self) -> str:
         """What it was built from: int8, or the fp16 twin."""
         return str(self.meta["precision"])
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a person wants to know of it."""
+        meta = self.meta
+        return {
+            "key": self.key, "precision": self.precision, "model": meta["model"], "mb": round(meta["bytes"] / 1e6, 2),
+            "tensorrt": meta["tensorrt"], "gpu": meta["board"]["gpu"], "when": meta["when"], "seconds": meta["seconds"],
+            "attempts": list(meta["attempts"]), "plan": str(self.plan), "fresh": self.fresh,
+        }  # fmt: skip
 
 
 def root() -> Path:
@@ -242,8 +252,16 @@ def listed() -> list[Engine]:
 
 
 def clear(keys: Sequence[str] = ()) -> int:
-    """Remove engines of these keys, or all with the timing caches; return how many."""
-    found = [e for e in listed() if not keys or any(e.key.startswith(k) for k in keys)]
+    """Remove engines by the beginnings of their keys, or all with the timing caches; return how many.
+
+    Raises:
+        RecipeError: There is none of a key.
+    """
+    known = listed()
+    for key in keys:
+        if not any(e.key.startswith(key) for e in known):
+            raise RecipeError(f"no engine {key!r}", hint="See `edgekit engine list`.")
+    found = [e for e in known if not keys or any(e.key.startswith(k) for k in keys)]
     for one in found:
         with locked(one.folder, hint="Wait for it: it is being built."):
             shutil.rmtree(one.folder)
@@ -285,7 +303,9 @@ def _try(work: _Work, workspace: int, free_mb: Callable[[], int]) -> tuple[dict[
     ]  # fmt: skip
     heard: list[str] = []
     others: list[str] = []
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    # The agent runs from an archive that only its own sys.path names.
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as child:
         listener = threading.Thread(target=_listen, args=(child, heard, others), daemon=True)
         listener.start()
         told = _reader(child)
@@ -354,6 +374,17 @@ def _watch(child: subprocess.Popen[str], limit_s: float, free_mb: Callable[[], i
             return why
         time.sleep(_LOOK_S)
     return ""
+
+
+def built(folder: Path, *, power_mode: str = "", limit_s: float = _LIMIT_S) -> dict[str, Any]:
+    """Return what is known of the engine of a variant's folder, built on this board where it is not there yet.
+
+    Raises:
+        EdgekitError: As `probed` and `ensure`.
+    """
+    board = replace(probed(), power_mode=power_mode)
+    found = ensure(folder, board, limit_s=limit_s)
+    return {**found.facts(), "warning": same_power(found, board)}
 
 
 def same_power(engine: Engine, board: Board) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.backends import engines
 from edgekit.board.orders import Order
 from edgekit.bundle.read import open_bundle
 from edgekit.core.digest import digest_bytes, plain
@@ -21,7 +22,7 @@ from edgekit.core.records import Artifact
 from edgekit.core.result import Subject
 from edgekit.core.wire import artifact_from
 from edgekit.frames.images import read_image
-from edgekit.machine.probe import physical_cores
+from edgekit.machine.probe import passport, physical_cores
 from edgekit.measure.bench import BenchOrder, bench, has_frames, refuse_spans
 from edgekit.measure.contest import contest
 from edgekit.measure.detect import detections, packed
@@ -49,7 +50,14 @@ def carry_out(order: Order, folder: Path) -> dict[str, Any]:
     Raises:
         EdgekitError: The order cannot be carried out; its kind says why.
     """
-    several = {"contest": _contest, "answers": _answers, "pair": _pair, "parity": _parity, "golden": _golden}
+    several = {
+        "contest": _contest,
+        "answers": _answers,
+        "pair": _pair,
+        "parity": _parity,
+        "golden": _golden,
+        "engine": _engine,
+    }
     if order.do in several:
         return several[order.do](order, _entrants(order, folder), folder)
     kinds = {"bench": _bench, "compare": _compare}
@@ -183,6 +191,20 @@ def _golden(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dic
     frames = sorted((folder / "bundle/golden").glob("frame*.npy"))
     with load(folder / "bundle") as model:
         return {"answers": [model(read_image(f)).plain() for f in frames], "variant": model.variant.name}
+
+
+def _engine(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:
+    """Build, list or clear TensorRT engines of this board."""
+    del folder
+    what = order.settings["what"]
+    if what == "build":
+        power = str(passport().get("power_mode", ""))
+        return engines.built(
+            entrants["main"].folder, power_mode=power, limit_s=float(order.settings["limit_s"])
+        )
+    if what == "clear":
+        return {"removed": engines.clear(order.settings["keys"])}
+    return {"engines": [e.facts() for e in engines.listed()]}
 
 
 def _arrays(path: Path) -> dict[str, Any]:

@@ -8,10 +8,14 @@ import click
 
 from edgekit.cli.screen import drawn, reporting, show_json, table
 
+_DEVICE = click.option(
+    "--device", default="", help="A board that `edgekit devices add` knows; this one where empty."
+)
+
 
 @click.group("engine")
 def command() -> None:
-    """Build, list and clear TensorRT engines on this board."""
+    """Build, list and clear TensorRT engines on this board, or on one that the host reaches."""
 
 
 @command.command("build")
@@ -19,17 +23,19 @@ def command() -> None:
 @click.option(
     "--variant", default="", help="Variant of the bundle; the first with an engine to build where empty."
 )
+@_DEVICE
+@click.option("--wait", is_flag=True, help="Wait for a board that is taken.")
 @click.option("--limit-s", default=3600.0, show_default=True, help="Longest time of one attempt in seconds.")
 @reporting
-def build(bundle: Path, variant: str, limit_s: float, as_json: bool) -> None:
-    """Build the engine of BUNDLE on this board, or find it in the cache.
+def build(bundle: Path, variant: str, device: str, wait: bool, limit_s: float, as_json: bool) -> None:
+    """Build the engine of BUNDLE on this board or on DEVICE, or find it in the cache there.
 
     Where memory runs out it is tried again with less workspace, then the fp16 twin; every attempt is shown.
 
     \b
     Examples:
       edgekit engine build cam.ekb
-      edgekit engine build out/cam-jetson-orin/bundle --variant tensorrt-int8
+      edgekit engine build out/cam-jetson-orin/bundle --device gate-orin
 
     Exit codes: 0 built or found, 2 bad input, 4 nothing could be built, 7 no driver or no TensorRT,
     8 no space, or another process builds it.
@@ -37,7 +43,7 @@ def build(bundle: Path, variant: str, limit_s: float, as_json: bool) -> None:
     from edgekit.jobs.engine import built
 
     with drawn():
-        found = built(bundle, variant=variant, limit_s=limit_s)
+        found = built(bundle, device=device, variant=variant, limit_s=limit_s, wait=wait)
     if as_json:
         show_json(found)
         return
@@ -51,9 +57,10 @@ def build(bundle: Path, variant: str, limit_s: float, as_json: bool) -> None:
 
 
 @command.command("list")
+@_DEVICE
 @reporting
-def show(as_json: bool) -> None:
-    """List the engines in this user's cache.
+def show(device: str, as_json: bool) -> None:
+    """List the engines in this user's cache, here or on DEVICE.
 
     \b
     Example:
@@ -61,7 +68,7 @@ def show(as_json: bool) -> None:
     """
     from edgekit.jobs.engine import listed
 
-    found = listed()
+    found = listed(device)
     if as_json:
         show_json(found)
     elif not found:
@@ -84,8 +91,9 @@ def show(as_json: bool) -> None:
 
 @command.command("clear")
 @click.argument("keys", nargs=-1)
+@_DEVICE
 @reporting
-def clear(keys: tuple[str, ...], as_json: bool) -> None:
+def clear(keys: tuple[str, ...], device: str, as_json: bool) -> None:
     """Remove engines by the beginnings of their KEYS; all of them, and the timing caches, without one.
 
     \b
@@ -95,7 +103,7 @@ def clear(keys: tuple[str, ...], as_json: bool) -> None:
     """
     from edgekit.jobs.engine import cleared
 
-    count = cleared(keys)
+    count = cleared(keys, device)
     if as_json:
         show_json({"removed": count})
     else:

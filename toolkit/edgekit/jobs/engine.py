@@ -1,45 +1,64 @@
-"""Build, list and clear TensorRT engines on the board that this runs on."""
+"""Build, list and clear TensorRT engines: on the board that this runs on, or on one that the host reaches."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgekit.backends import engines
 from edgekit.bundle.manifest import Variant
 from edgekit.bundle.read import open_bundle
+from edgekit.core.digest import plain
 from edgekit.core.errors import RecipeError
+from edgekit.devices.connect import agent_of
+from edgekit.devices.profiles import one_of
+from edgekit.jobs.orders import new_order
 from edgekit.machine.probe import passport
 
+_LIMIT_S = 3600.0
 
-def built(path: Path, *, variant: str = "", limit_s: float = 3600.0) -> dict[str, Any]:
-    """Build the engine of a bundle's TensorRT variant on this board, or find it in the cache.
+
+def built(
+    path: Path, *, device: str = "", variant: str = "", limit_s: float = _LIMIT_S, wait: bool = False
+) -> dict[str, Any]:
+    """Build the engine of a bundle's TensorRT variant, or find it in the board's cache.
 
     Args:
         path: Bundle folder or `.ekb`.
-        variant: Name of the variant; the first that TensorRT runs where empty.
+        device: Name of a board that is reached over its connection; empty for this one.
+        variant: Name of the variant; the first with an engine to build where empty.
         limit_s: Longest time of one attempt.
+        wait: Wait for a board that is taken.
 
     Raises:
         RecipeError: No bundle, or none of its variants is TensorRT's.
-        MissingError: No driver or no TensorRT here.
+        MissingError: No driver or no TensorRT there.
         ContractError: Nothing could be built; every attempt is named.
+        DeviceError: The board does not answer.
     """
     bundle = open_bundle(path)
     try:
         chosen = _variant(bundle.manifest.variants, variant, path)
-        board = engines.probed()
-        power = str(passport().get("power_mode", ""))
-        board = engines.Board(**{**vars(board), "power_mode": power})
-        found = engines.ensure((bundle.folder / chosen.main).parent, board, limit_s=limit_s)
+        artifact = chosen.artifact(bundle.folder, bundle.manifest.contract)
+        if not device:
+            power = str(passport().get("power_mode", ""))
+            found = engines.built(artifact.folder, power_mode=power, limit_s=limit_s)
+        else:
+            sources = {f"0/{p.name}": p for p in sorted(artifact.folder.iterdir())}
+            sent = plain(replace(artifact, main=Path("0") / artifact.main.name))
+            found = _asked(
+                device, sources, {"what": "build", "limit_s": limit_s, "entrants": {"main": sent}}, wait=wait
+            )
     finally:
         bundle.close()
-    return {
-        **_facts(found),
-        "variant": chosen.name,
-        "fresh": found.fresh,
-        "warning": engines.same_power(found, board),
-    }
+    return {**found, "variant": chosen.name}
+
+
+def _asked(device: str, sources: dict[str, Path], settings: dict[str, Any], *, wait: bool) -> dict[str, Any]:
+    profile = one_of(device)
+    order = new_order("engine", profile.name, sources, settings={"entrants": {}, **settings})
+    return agent_of(profile).done(order, sources, wait=wait)
 
 
 def _variant(variants: tuple[Variant, ...], name: str, path: Path) -> Variant:
@@ -53,24 +72,20 @@ def _variant(variants: tuple[Variant, ...], name: str, path: Path) -> Variant:
     return found[0]
 
 
-def listed() -> list[dict[str, Any]]:
-    """Return what is known of every engine in the cache."""
-    return [_facts(e) for e in engines.listed()]
+def listed(device: str = "") -> list[dict[str, Any]]:
+    """Return what is known of every engine in the cache, here or on a board."""
+    if not device:
+        return [e.facts() for e in engines.listed()]
+    found: list[dict[str, Any]] = _asked(device, {}, {"what": "list"}, wait=True)["engines"]
+    return found
 
 
-def cleared(keys: tuple[str, ...]) -> int:
-    """Remove engines by the beginning of their keys, all where none is given; return how many."""
-    known = engines.listed()
-    for key in keys:
-        if not any(e.key.startswith(key) for e in known):
-            raise RecipeError(f"no engine {key!r}", hint="See `edgekit engine list`.")
-    return engines.clear(keys)
+def cleared(keys: tuple[str, ...], device: str = "") -> int:
+    """Remove engines by the beginnings of their keys, all where none is given; return how many.
 
-
-def _facts(one: engines.Engine) -> dict[str, Any]:
-    meta = one.meta
-    return {
-        "key": one.key, "precision": one.precision, "model": meta["model"], "mb": round(meta["bytes"] / 1e6, 2),
-        "tensorrt": meta["tensorrt"], "gpu": meta["board"]["gpu"], "when": meta["when"], "seconds": meta["seconds"],
-        "attempts": list(meta["attempts"]), "plan": str(one.plan),
-    }  # fmt: skip
+    Raises:
+        RecipeError: There is none of a key.
+    """
+    if not device:
+        return engines.clear(keys)
+    return int(_asked(device, {}, {"what": "clear", "keys": list(keys)}, wait=True)["removed"])
