@@ -10,9 +10,12 @@ from edgekit.backends import engines
 from edgekit.bundle.manifest import Variant
 from edgekit.bundle.read import open_bundle
 from edgekit.core.digest import plain
-from edgekit.core.errors import RecipeError
+from edgekit.core.errors import MissingError, RecipeError
+from edgekit.core.records import Artifact
+from edgekit.core.watch import watcher
 from edgekit.devices.connect import agent_of
 from edgekit.devices.profiles import one_of
+from edgekit.jobs.engine_trtexec import built_by_trtexec
 from edgekit.jobs.orders import new_order
 from edgekit.machine.probe import passport
 
@@ -45,14 +48,26 @@ def built(
             power = str(passport().get("power_mode", ""))
             found = engines.built(artifact.folder, power_mode=power, limit_s=limit_s)
         else:
-            sources = {f"0/{p.name}": p for p in sorted(artifact.folder.iterdir())}
-            sent = plain(replace(artifact, main=Path("0") / artifact.main.name))
-            found = _asked(
-                device, sources, {"what": "build", "limit_s": limit_s, "entrants": {"main": sent}}, wait=wait
-            )
+            found = _on_board(device, artifact, limit_s=limit_s, wait=wait)
     finally:
         bundle.close()
     return {**found, "variant": chosen.name}
+
+
+def _on_board(device: str, artifact: Artifact, *, limit_s: float, wait: bool) -> dict[str, Any]:
+    """Build on a reachable board: by its agent, by its trtexec where its Python is too old for that."""
+    profile = one_of(device)
+    agent = agent_of(profile)
+    try:
+        agent.install()
+    except MissingError as error:
+        watcher().note(f"{error.message}: building with the board's own trtexec")
+        return built_by_trtexec(profile.name, agent.connection, artifact.folder, limit_s=limit_s)
+    sources = {f"0/{p.name}": p for p in sorted(artifact.folder.iterdir())}
+    sent = plain(replace(artifact, main=Path("0") / artifact.main.name))
+    return _asked(
+        device, sources, {"what": "build", "limit_s": limit_s, "entrants": {"main": sent}}, wait=wait
+    )
 
 
 def _asked(device: str, sources: dict[str, Path], settings: dict[str, Any], *, wait: bool) -> dict[str, Any]:
