@@ -85,6 +85,28 @@ def predictor() -> str:
     )
 
 
+def boards_of_tensorrt() -> str:
+    """Return the predictor's errors for TensorRT: held-out rows, and boards without any row."""
+    data = json.loads((EVIDENCE / "predictor.json").read_text())
+    held, left = data["held_out_by_family"], data["leave_one_device_out"]
+    lines = [
+        f"TensorRT, {held['all']['rows']} held-out rows of boards that have others: median error "
+        f"{100 * held['all']['median']:.1f} %, worst {100 * held['all']['worst']:.0f} %. Boards predicted without any row of theirs:",
+        "", "| board left out | rows | median error | worst |", "|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [
+        f"| {name if name != 'all' else 'all'} | {one['rows']} | {100 * one['median']:.0f} % | {100 * one['worst']:.0f} % |"
+        for name, one in left.items()
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "By `scripts/evidence/predictor.py`, from published rows; nothing was measured on these boards.",
+        ]
+    )
+
+
 def demo() -> str:
     """Return what `scripts/demo` printed last, progress left out."""
     path = max(EVIDENCE.glob("demo-*.txt"))
@@ -263,6 +285,7 @@ TABLES = {
     "percentiles": (("docs/measuring.md",), bench_tables.percentiles),
     "boards": (("README.md",), bench_tables.boards),
     "predictor": (("README.md", "docs/measuring.md"), predictor),
+    "boards-of-tensorrt": (("docs/jetson.md",), boards_of_tensorrt),
 }
 
 

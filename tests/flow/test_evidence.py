@@ -52,6 +52,16 @@ def test_the_evidence_of_dialects_can_be_gathered_again():
     assert '"refused": 0' in run_script(ROOT / "scripts/evidence/jetson.py", "--slice")
 
 
+def test_the_predictors_errors_for_tensorrt_are_those_that_are_told():
+    said = json.loads(run_script(ROOT / "scripts/evidence/predictor.py", "--slice"))
+    kept = json.loads((ROOT / "docs/evidence/predictor.json").read_text())
+    assert said["held_out_by_family"]["all"]["median"] <= 0.10
+    for part in ("held_out_by_family", "leave_one_device_out"):
+        for name, one in kept[part].items():
+            assert said[part][name]["rows"] == one["rows"]
+            assert said[part][name]["median"] == pytest.approx(one["median"], abs=2e-3)
+
+
 @pytest.mark.parametrize("name", ["compare", "telemetry"])
 def test_the_evidence_of_benches_can_be_gathered_again(name: str):
     assert "{" in run_script(ROOT / "scripts/evidence" / f"{name}.py", "--slice")
