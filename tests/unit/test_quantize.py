@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekit.calibration.search import fewest
 from edgekit.core.errors import RecipeError
 from edgekit.core.records import Network, QuantPlan
 from edgekit.graph.onnx_file import read_onnx
 from edgekit.lowering.qdq import Style, quantize_weight, write_qdq
 from edgekit.passes import quantize_int8
 from edgekit.passes.protocol import Context
-from edgekit.passes.quantize_int8 import Settings, exempt, fewest
+from edgekit.passes.quantize_int8 import Settings, exempt
 from tests.contract.test_plugins import inputs, network_of, plan_of
 
 pytestmark = pytest.mark.light

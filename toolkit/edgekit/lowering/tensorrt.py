@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.backends import build_engine
+from edgekit.calibration.layers import choices
 from edgekit.core.digest import digest_file, plain
 from edgekit.core.errors import ContractError
 from edgekit.core.files import write_json, write_text
 from edgekit.core.records import Artifact, Network, QuantPlan
 from edgekit.devices.jetpacks import Target
 from edgekit.graph.onnx_file import read_onnx, save_onnx
+from edgekit.graph.sparsity import sparse_layers
 from edgekit.graph.strong import strongly_typed
 from edgekit.lowering.protocol import Lowering, Options
 from edgekit.lowering.trt_dialects import Written, write
@@ -22,6 +24,8 @@ SCHEMA = "edgekit/build/v1"
 MODEL, TWIN, BUILD = "model.onnx", "fp16.onnx", "build.json"
 # Kernels are timed at the builder's usual level; 5 on request takes several times as long.
 _LEVEL, _WORKSPACE_MB = 3, 2048
+# First compute capability with sparse tensor cores.
+_SPARSE_FROM = 8.0
 
 
 class TensorRtLowering:
@@ -44,7 +48,7 @@ class TensorRtLowering:
             # Where int8 fails on the device, this one is built instead.
             parts[TWIN] = ("fp16", write(model, None, "fp16", target))
         builds = [_part(out, name, precision, one, target) for name, (precision, one) in parts.items()]
-        wanted = wanted_of(plan, options.precision, target)
+        wanted = wanted_of(model, plan, options.precision)
         build = {
             "schema": SCHEMA, "engine": "build-on-device", "target": plain(target), "builds": builds, "wanted": wanted,
             "inputs": plain(network.contract.inputs), "outputs": plain(network.contract.outputs), **options.wishes,
@@ -57,13 +61,12 @@ class TensorRtLowering:
         )  # fmt: skip
 
 
-def wanted_of(plan: QuantPlan | None, precision: str, target: Target) -> dict[str, str]:
-    """Return the layers that shall run below float32, with their type."""
-    if precision == "int8" and plan:
-        others = {c.name: "fp16" for c in plan.layers if c.precision != "int8"}
-        return {**others, **dict.fromkeys(sorted(plan.int8_layers()), "int8")}
-    del target
-    return {}
+def wanted_of(model: Any, plan: QuantPlan | None, precision: str) -> dict[str, str]:
+    """Return the layers with weights that shall run below float32, with their type."""
+    if precision == "fp32":
+        return {}
+    int8 = plan.int8_layers() if plan and precision == "int8" else frozenset()
+    return {c.name: "int8" if c.name in int8 else "fp16" for c in choices(model)}
 
 
 def _part(out: Path, name: str, precision: str, one: Written, target: Target) -> dict[str, Any]:
@@ -80,8 +83,14 @@ def _part(out: Path, name: str, precision: str, one: Written, target: Target) ->
         )
     return {
         "model": name, "sha256": digest_file(out / name), "precision": precision, "builder_level": _LEVEL,
-        "workspace_mb": _WORKSPACE_MB, **one.options,
+        "workspace_mb": _WORKSPACE_MB, **_sparse(one.model, target), **one.options,
     }  # fmt: skip
+
+
+def _sparse(model: Any, target: Target) -> dict[str, Any]:
+    """Return the option that allows sparse kernels, where layers have the pattern and the GPU can use it."""
+    capable = float(target.compute_capability or 0) >= _SPARSE_FROM
+    return {"sparse": True} if capable and sparse_layers(model) else {}
 
 
 def stand_in(network: Network, plan: QuantPlan | None, options: Options, out: Path) -> Artifact:

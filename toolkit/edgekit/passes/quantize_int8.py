@@ -10,6 +10,7 @@ from typing import Any, Literal
 from edgekit.calibration.errors import alone_errors
 from edgekit.calibration.layers import choices, float_tensors
 from edgekit.calibration.ranges import observe
+from edgekit.calibration.search import fewest
 from edgekit.core.errors import RecipeError
 from edgekit.core.lazy import need
 from edgekit.core.records import LayerChoice, Network, QuantPlan
@@ -130,36 +131,6 @@ def _guard(
     left = _ACCURACY_RUNS - (len(runs) - 1)
     facts["exempted"] = _prices(network, plan, ranking[:count], runs[count], left, context)
     return chosen, facts
-
-
-def fewest(tried: Any, floor: float, layers: int, budget: int) -> int | None:
-    """Return the fewest exemptions from the top of the ranking that reach `floor`, by bisection.
-
-    Doubles until one suffices, then bisects; at most `budget` accuracy runs. None where none did.
-
-    Args:
-        tried: Gives the accuracy with that many layers exempted.
-        floor: Accuracy to reach.
-        layers: Length of the ranking.
-        budget: Accuracy runs at most.
-    """
-    low, high, used = 0, None, 0
-    for count in sorted({c for c in (1, 4, 12, 32) if c < layers} | {layers}):
-        if used == budget or (high is not None):
-            break
-        used += 1
-        if tried(count) >= floor:
-            high = count
-        else:
-            low = count
-    while high is not None and high - low > 1 and used < budget:
-        middle = (low + high) // 2
-        used += 1
-        if tried(middle) >= floor:
-            high = middle
-        else:
-            low = middle
-    return high
 
 
 def _ranked(model: Any, plan: QuantPlan, context: Context) -> list[tuple[str, float]]:
