@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,7 @@ def test_two_builders_at_once_make_one_engine(detector: Path, tmp_path: Path, fa
     thread = threading.Thread(target=first)
     thread.start()
     while not fake.log.exists() or "parse" not in fake.log.read_text():
-        pass
+        time.sleep(0.02)
     with pytest.raises(ResourceError, match="locked by another run"):
         ensure(folder)
     thread.join()
