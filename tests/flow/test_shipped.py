@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 import edgekit
-from tests.conftest import run_edgekit
+from tests.conftest import on_openvino, run_edgekit
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", ["hierlight-yolo-n-mini", "ms-yolo-mini"])
 def test_the_shipped_detectors_keep_their_accuracy_in_int8_and_are_faster(name: str, tmp_path: Path):
-    ran = run_edgekit("compile", name, "--device", "local", "--quick", "-o", tmp_path, "--json", timeout=900)
+    # The engine that wins here, alone: onnxruntime's runs of the same weights take as long again.
+    recipe = on_openvino(name, tmp_path)
+    ran = run_edgekit(
+        "compile", recipe, "--device", "local", "--quick", "-o", tmp_path, "--json", timeout=900
+    )
     assert ran.code == 0, ran.err
     report = json.loads(ran.out)
     chosen = report["variants"][0]
@@ -49,11 +53,16 @@ def test_for_another_device_latency_is_not_measured_and_accuracy_is_where_the_en
 
 
 def test_int8_for_a_board_with_tensorrt_keeps_the_decoder_out_of_the_network(tmp_path: Path):
+    recipe = tmp_path / "orin.yaml"
+    recipe.write_text(
+        "schema: edgekit/recipe/v1\nmodel: {name: ms-yolo-thermal}\ndata: {allow_random: true, samples: 8}\n"
+        "passes: [simplify, quantize-int8]\nexport: {imgsz: 640}\n"
+    )
     ran = run_edgekit(
-        "compile", "ms-yolo-mini", "--device", "jetson-orin", "--precision", "int8", "--quick", "-o", tmp_path, "--json",
+        "compile", recipe, "--device", "jetson-orin", "--precision", "int8", "--quick", "-o", tmp_path, "--json",
         timeout=900,
     )  # fmt: skip
-    assert ran.code in {0, 3}, ran.err
+    assert ran.code == 0, ran.err
     outputs = [o.split()[0] for o in json.loads(ran.out)["model"]["outputs"]]
     assert outputs == ["boxes", "scores"]
 

@@ -12,17 +12,22 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.calibration.layers import choices
+from edgekit.calibration.ranges import observe
 from edgekit.core.errors import RecipeError
+from edgekit.core.plugins import pick
 from edgekit.core.records import QuantPlan
 from edgekit.devices.jetpacks import Target, target_for
 from edgekit.devices.profiles import profile_of
 from edgekit.graph.onnx_file import read_onnx, save_onnx
 from edgekit.graph.strong import SCALE_FLOOR, strongly_typed
+from edgekit.lowering.protocol import Options
+from edgekit.lowering.tensorrt import stand_in
 from edgekit.lowering.trt_cache import calibration_text, scales_in
 from edgekit.lowering.trt_dialects import write
 from edgekit.lowering.trt_lint import lint
 from edgekit.lowering.trt_rtx import asked
-from tests.contract.test_plugins import plan_of
+from tests.contract.test_plugins import network_of, plan_of
 from tests.unit.test_trt_lint import rtx
 
 TARGETS = {
@@ -199,6 +204,38 @@ def test_int64_outputs_are_int32_for_tensorrt_8():
         kinds[name] = done.graph.output[0].type.tensor_type.elem_type
         onnx.checker.check_model(done, full_check=True)
     assert kinds == {"trt8-8.6": TensorProto.INT32, "trt10-strong": TensorProto.INT64}
+
+
+def test_a_concat_between_fp16_scales_runs_on_the_host(tmp_path: Path):
+    """onnxruntime fuses it into a QLinearConcat that takes no fp16 scales: the file must run as written."""
+    rng = np.random.default_rng(0)
+    weights = {
+        w: rng.normal(size=(8, c, 3, 3)).astype(np.float32) / 5 for w, c in (("a", 3), ("b", 3), ("c", 16))
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["a1"], name="left", pads=[1] * 4), helper.make_node("Relu", ["a1"], ["a2"], name="r1"),
+        helper.make_node("Conv", ["x", "b"], ["b1"], name="right", pads=[1] * 4), helper.make_node("Relu", ["b1"], ["b2"], name="r2"),
+        helper.make_node("Concat", ["a2", "b2"], ["k"], name="join", axis=1),
+        helper.make_node("Conv", ["k", "c"], ["y"], name="last", pads=[1] * 4),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "join", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 16, 16])],
+        [numpy_helper.from_array(v, n) for n, v in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "join.onnx"
+    save_onnx(onnx.shape_inference.infer_shapes(model), path)
+    given = {"x": rng.random((1, 3, 16, 16), np.float32)}
+    seen = observe(read_onnx(path), ["x", "a2", "b2", "k"], [given])
+    plan = QuantPlan(ranges=seen.over_all(), layers=choices(read_onnx(path)), calibration="test")
+    (tmp_path / "out").mkdir()
+    options = Options(precision="int8", target=target("trt10-strong"))
+    artifact = stand_in(network_of(path), plan, options, tmp_path / "out")
+    with pick("backends", "onnxruntime", what="backend").open(artifact) as session:
+        found = session.infer(given)["y"]
+    (expected,) = answers(model, given)
+    assert np.abs(found - expected).max() <= 0.03 * np.abs(expected).max()
 
 
 def test_int8_without_a_plan_is_refused(network: Any):

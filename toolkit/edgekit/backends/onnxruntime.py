@@ -95,6 +95,9 @@ class OnnxRuntime:
         options.log_severity_level = 3
         options.intra_op_num_threads = int(artifact.options.get("threads", 0))
         options.inter_op_num_threads = 1
+        if artifact.options.get("qdq_as_written"):
+            # Its fusions of Q and DQ take fp32 scales for granted: fp16 ones make an invalid QLinearConcat.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if profile:
             options.enable_profiling = True
             options.profile_file_prefix = profile

@@ -108,8 +108,9 @@ def stand_in(network: Network, plan: QuantPlan | None, options: Options, out: Pa
         judged = one.judged or one.model
     save_onnx(judged, out / MODEL)
     return Artifact(
-        backend="onnxruntime", precision=options.precision, main=out / MODEL, contract=network.contract
-    )
+        backend="onnxruntime", precision=options.precision, main=out / MODEL, contract=network.contract,
+        options={"qdq_as_written": options.precision == "int8"},
+    )  # fmt: skip
 
 
 PLUGIN: Lowering = TensorRtLowering()
