@@ -307,10 +307,10 @@ def predicted_choice(
     ]
     pool = [f for f in pool if ask.only_precision in {"", f.lowered.wanted.precision}]
     _refuse_none(ask, pool)
-    chosen = _shortest_prediction(field_, networks, pool)
     for one in field_.found.values():
         if one.lowered.wanted.backend == "tensorrt":
-            one.parity = parity_of(ask, networks, one.lowered, field_.files)
+            _parity_elsewhere(field_, networks, one)
+    chosen = _shortest_prediction(field_, networks, pool)
     if chosen.lowered.wanted.backend == "tensorrt":
         chosen.checks = checks_of(ask, chosen.lowered)
     reference = field_.reference(chosen.lowered)
@@ -325,11 +325,24 @@ def predicted_choice(
     )  # fmt: skip
 
 
+def _parity_elsewhere(field_: _Field, networks: Networks, one: _Found) -> None:
+    """Find how far a TensorRT file's outputs are from float32's; a type its values do not fit into ends it."""
+    try:
+        one.parity = parity_of(field_.ask, networks, one.lowered, field_.files)
+    except ContractError as error:
+        if one.lowered.wanted.precision == "fp32":
+            raise
+        one.dead, one.note = True, f"not chosen: {error.message} (the graph, on this host)"
+
+
 def _shortest_prediction(field_: _Field, networks: Networks, pool: Sequence[_Found]) -> _Found:
     """Return the variant predicted fastest that keeps the accuracy gate, else the one that loses least."""
     limit = field_.ask.checked.gates(field_.ask.profile.name).get("accuracy_drop")
     lost: list[tuple[float, _Found]] = []
-    for one in sorted(pool, key=lambda f: f.predicted.ms if f.predicted else 1e9):
+    alive = [f for f in pool if not f.dead]
+    if not alive:
+        raise ContractError(pool[0].note, hint="Ask for another --precision, or for --precision fp32.")
+    for one in sorted(alive, key=lambda f: f.predicted.ms if f.predicted else 1e9):
         _accuracy_elsewhere(field_, networks, one)
         drop = one.accuracy.drop if one.accuracy else None
         if limit is None or drop is None or drop <= limit:
