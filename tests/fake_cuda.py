@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import json
+import os
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -43,11 +44,20 @@ class Driver:
     _cuInit = _cuCtxSetCurrent = _cuStreamDestroy_v2 = _cuDevicePrimaryCtxRelease_v2 = _nothing
     _cuStreamSynchronize = _cuGraphExecDestroy = _nothing
 
+    def _cuDeviceGetCount(self, ref: Any) -> None:
+        ref._obj.value = 1
+
+    def _cuDriverGetVersion(self, ref: Any) -> None:
+        ref._obj.value = 12060
+
+    def _cuDeviceGetName(self, buffer: Any, _size: int, _device: int) -> None:
+        buffer.value = b"Orin"
+
     def _cuDevicePrimaryCtxRetain(self, ref: Any, _device: int) -> None:
         ref._obj.value = 1
 
     def _cuDeviceGetAttribute(self, ref: Any, number: int, _device: int) -> None:
-        ref._obj.value = int(self.integrated) if number == 18 else 0
+        ref._obj.value = {18: int(self.integrated), 75: 8, 76: 7, 16: 16}.get(number, 0)
 
     def _cuStreamCreate(self, ref: Any, _flags: int) -> None:
         ref._obj.value = 77
@@ -103,13 +113,17 @@ class Driver:
 
 
 def tensorrt(
-    driver: Driver, *, layers: str = "", half: tuple[str, ...] = (), narrow: tuple[str, ...] = ()
+    driver: Driver,
+    *,
+    layers: str | Callable[[bytes], str] = "",
+    half: tuple[str, ...] = (),
+    narrow: tuple[str, ...] = (),
 ) -> Any:
     """Return a module whose plans are ONNX files.
 
     Args:
         driver: Where the addresses lie.
-        layers: What the inspector says.
+        layers: What the inspector says, or what makes that of a plan.
         half: Tensors that the engine has in fp16.
         narrow: Outputs that the engine has in INT32 where the file says INT64.
     """
@@ -117,7 +131,11 @@ def tensorrt(
 
     class Engine:
         def __init__(self, plan: bytes) -> None:
-            self.session = onnxruntime.InferenceSession(plan, providers=["CPUExecutionProvider"])
+            options = onnxruntime.SessionOptions()
+            # Its fusions take scales in float32 for granted.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            self.session = onnxruntime.InferenceSession(plan, options, providers=["CPUExecutionProvider"])
+            self.layers = layers(plan) if callable(layers) else layers
             self.given = {i.name: i for i in self.session.get_inputs()}
             self.made = {o.name: o for o in self.session.get_outputs()}
             self.names = [*self.made, *self.given]
@@ -141,7 +159,7 @@ def tensorrt(
             return Context(self)
 
         def create_engine_inspector(self) -> Any:
-            return SimpleNamespace(get_engine_information=lambda _format: layers)
+            return SimpleNamespace(get_engine_information=lambda _format: self.layers)
 
     class Context:
         profiler: Any = None
@@ -170,7 +188,7 @@ def tensorrt(
             for name, value in zip(self.engine.made, self.engine.session.run(None, given), strict=True):
                 self._array(name)[...] = value
             if self.profiler:
-                for k, layer in enumerate(json.loads(layers)["Layers"]):
+                for k, layer in enumerate(json.loads(self.engine.layers)["Layers"]):
                     self.profiler.report_layer_time(layer["Name"], float(k + 1))
 
     class Logger:
@@ -187,3 +205,37 @@ def tensorrt(
         nptype=lambda kind: kind, IProfiler=type("IProfiler", (), {"__init__": lambda _self: None}),
         LayerInformationFormat=SimpleNamespace(JSON=1),
     )  # fmt: skip
+
+
+def layers_of(plan: bytes) -> str:
+    """Return what an inspector says of an engine that runs each layer in the type its file gives it.
+
+    With $FAKE_TRT_DO=float it says float32 of all, as builds that fall back silently do.
+    """
+    import onnx
+
+    model = onnx.load_from_string(plan)
+    makers = {o: n.op_type for n in model.graph.node for o in n.output}
+    kinds = {i.name: i.data_type for i in model.graph.initializer}
+    rows = []
+    for node in model.graph.node:
+        if node.op_type not in {"Conv", "Gemm", "MatMul", "Sigmoid", "Mul", "Concat"}:
+            continue
+        stored = next((kinds[i] for i in node.input if i in kinds), 0)
+        word = "Half" if stored == onnx.TensorProto.FLOAT16 else "Float"
+        if all(makers.get(i) == "DequantizeLinear" for i in node.input[:2]):
+            word = "Int8"
+        if os.environ.get("FAKE_TRT_DO") == "float":
+            word = "Float"
+        tensor = {"Name": node.input[0], "Format/Datatype": word}
+        said = f"[ONNX Layer: {node.name}]"
+        rows.append(
+            {
+                "Name": node.name,
+                "LayerType": node.op_type,
+                "Inputs": [tensor],
+                "Outputs": [],
+                "Metadata": said,
+            }
+        )
+    return json.dumps({"Layers": rows, "Bindings": []})

@@ -1,7 +1,8 @@
 """The parts of TensorRT's Python API that edgekit calls, in the shapes of four versions; records every call.
 
-No engine comes out: `build_serialized_network` gives bytes that say what was asked for. What TensorRT would
-do wrong is chosen by $FAKE_TRT_DO: crash, hang, killed, refuse, parse-error, memory-below-<MB>, cache-refused.
+No engine comes out: `build_serialized_network` gives bytes that say what was asked for, or what `engine` makes
+of the file. What TensorRT would
+do wrong is chosen by $FAKE_TRT_DO: crash, hang, killed, refuse, refuse-int8, parse-error, memory-below-<MB>, cache-refused.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def install(  # noqa: C901 - one shape, read from top to bottom
     level: bool,
     calibrator: bool,
     parser_flags: str = "",
+    engine: Any = None,
 ) -> None:
     """Fill a module `tensorrt` with one version's shape."""
     calls = Calls()
@@ -64,6 +66,7 @@ def install(  # noqa: C901 - one shape, read from top to bottom
     class Network:
         def __init__(self) -> None:
             self.layers: list[Layer] = []
+            self.path, self.kinds = "", []
 
         @property
         def num_layers(self) -> int:
@@ -133,7 +136,8 @@ def install(  # noqa: C901 - one shape, read from top to bottom
         def build_serialized_network(self, network: Network, config: Config) -> Any:
             calls.note("build_serialized_network")
             _misbehave(do, config, self.logger)
-            if do == "refuse":
+            int8 = Path(network.path).name == "model.onnx" and "Quantize" in "".join(network.kinds)
+            if do == "refuse" or (do == "refuse-int8" and int8):
                 self.logger.log(ILogger.ERROR, "Could not find any implementation for node conv")
                 return None
             if do.startswith("memory-below-") and config._workspace > int(do.rpartition("-")[2]):
@@ -141,6 +145,8 @@ def install(  # noqa: C901 - one shape, read from top to bottom
                     ILogger.ERROR, "Requested amount of GPU memory could not be allocated: OutOfMemory"
                 )
                 return None
+            if engine:
+                return engine(network.path)
             return json.dumps({"version": version, "workspace": config._workspace}).encode()
 
     class OnnxParser:
@@ -154,9 +160,14 @@ def install(  # noqa: C901 - one shape, read from top to bottom
 
         def parse_from_file(self, path: str) -> bool:
             calls.note("parse", Path(path).name)
+            self.network.path = path
             import onnx
 
-            self.network.layers = [Layer(n.name) for n in onnx.load(path).graph.node]
+            nodes = onnx.load(path).graph.node
+            self.network.layers, self.network.kinds = (
+                [Layer(n.name) for n in nodes],
+                [n.op_type for n in nodes],
+            )
             return do != "parse-error"
 
         def get_error(self, _k: int) -> str:

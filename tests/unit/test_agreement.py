@@ -5,7 +5,7 @@ import pytest
 from edgekit.core.errors import ContractError
 from edgekit.core.outcome import Rung
 from edgekit.jobs.ladder import _step
-from edgekit.metrics.agreement import unmatched
+from edgekit.measure.agreement import unmatched
 
 ONE = {"box": [0, 0, 10, 10], "class": 0}
 FAR = {"box": [50, 50, 60, 60], "class": 0}

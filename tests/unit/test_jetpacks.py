@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgekit.core.errors import RecipeError
-from edgekit.devices.jetpacks import JETPACKS, release_of, target_for
+from edgekit.devices.jetpacks import JETPACKS, own_release, target_for
 from edgekit.devices.profiles import profile_of
 
 pytestmark = pytest.mark.light
@@ -67,7 +67,9 @@ def test_what_does_not_exist_is_refused_with_the_reason(device: str, words: dict
 
 
 def test_a_boards_own_release_is_taken_where_it_is_known():
-    assert release_of({"jetpack": "6.1"}) == "6.1"
-    assert release_of({"jetpack": "4.6"}) == ""
-    assert release_of({}) == ""
+    assert own_release({"jetpack": "6.1"}) == ("6.1", "")
+    assert own_release({"jetpack": "6.2", "engines": {"tensorrt": "10.3.0"}}) == ("6.2", "")
+    assert own_release({"jetpack": "6.2", "engines": {"tensorrt": "10.7.0.23"}}) == ("", "10.7.0.23")
+    assert own_release({"jetpack": "4.6", "engines": {"tensorrt": "8.2.1"}}) == ("", "8.2.1")
+    assert own_release({}) == ("", "")
     assert all(p.name == n for n, p in JETPACKS.items())

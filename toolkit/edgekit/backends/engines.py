@@ -159,8 +159,13 @@ def _last_json(text: str) -> dict[str, Any]:
     return found
 
 
+# Says why an engine of a precision is not fit for use, empty where it is.
+Test = Callable[[Path, str], str]
+
+
 def ensure(
     folder: Path, board: Board, *, limit_s: float = _LIMIT_S, free_mb: Callable[[], int] = build_engine.free_memory_mb,
+    test: Test | None = None,
 ) -> Engine:  # fmt: skip
     """Return the engine of a variant's folder, built where it is not there yet.
 
@@ -172,6 +177,7 @@ def ensure(
         board: As probed.
         limit_s: Longest time of one attempt.
         free_mb: Tells the memory that is free.
+        test: Tries a new engine; one that fails is not kept, and the next entry is built.
 
     Raises:
         RecipeError: build.json is none.
@@ -192,6 +198,10 @@ def ensure(
             with tempfile.TemporaryDirectory(dir=root(), prefix=".build-") as room:
                 work = _Work(folder=folder, entry=entry, board=board, out=Path(room), limit_s=limit_s)
                 meta = _ladder(work, attempts, free_mb)
+                if meta is not None and test and (why := test(Path(room) / PLAN, str(meta["precision"]))):
+                    attempts[-1] = replace(attempts[-1], outcome=why)
+                    watcher().note(f"engine {meta['precision']}: {why}")
+                    meta = None
                 if meta is not None:
                     with folder_aside(place) as aside:
                         (Path(room) / PLAN).replace(aside / PLAN)
@@ -376,14 +386,16 @@ def _watch(child: subprocess.Popen[str], limit_s: float, free_mb: Callable[[], i
     return ""
 
 
-def built(folder: Path, *, power_mode: str = "", limit_s: float = _LIMIT_S) -> dict[str, Any]:
+def built(
+    folder: Path, *, power_mode: str = "", limit_s: float = _LIMIT_S, test: Test | None = None
+) -> dict[str, Any]:
     """Return what is known of the engine of a variant's folder, built on this board where it is not there yet.
 
     Raises:
         EdgekitError: As `probed` and `ensure`.
     """
     board = replace(probed(), power_mode=power_mode)
-    found = ensure(folder, board, limit_s=limit_s)
+    found = ensure(folder, board, limit_s=limit_s, test=test)
     return {**found.facts(), "warning": same_power(found, board)}
 
 

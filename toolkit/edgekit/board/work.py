@@ -26,6 +26,7 @@ from edgekit.machine.probe import passport, physical_cores
 from edgekit.measure.bench import BenchOrder, bench, has_frames, refuse_spans
 from edgekit.measure.contest import contest
 from edgekit.measure.detect import detections, packed
+from edgekit.measure.golden import refused
 from edgekit.measure.modes import SPANS
 from edgekit.measure.outputs import outputs_apart
 from edgekit.measure.parity import largest_error
@@ -195,13 +196,13 @@ def _golden(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dic
 
 def _engine(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:
     """Build, list or clear TensorRT engines of this board."""
-    del folder
     what = order.settings["what"]
     if what == "build":
-        power = str(passport().get("power_mode", ""))
+        power, main = str(passport().get("power_mode", "")), entrants["main"]
         return engines.built(
-            entrants["main"].folder, power_mode=power, limit_s=float(order.settings["limit_s"])
-        )
+            main.folder, power_mode=power, limit_s=float(order.settings["limit_s"]),
+            test=lambda plan, precision: refused(plan, precision, main.contract, folder / "golden"),
+        )  # fmt: skip
     if what == "clear":
         return {"removed": engines.clear(order.settings["keys"])}
     return {"engines": [e.facts() for e in engines.listed()]}

@@ -235,7 +235,13 @@ def _refuse_dla(profile: Profile, found: tuple[int, int], core: int, pack: JetPa
         )
 
 
-def release_of(passport: Mapping[str, Any]) -> str:
-    """Return the release that a probed board says it has, empty where edgekit does not know it."""
-    release = str(passport.get("jetpack", ""))
-    return release if release in JETPACKS else ""
+def own_release(passport: Mapping[str, Any]) -> tuple[str, str]:
+    """Return JetPack release and TensorRT version that a probed board has, each empty where unknown.
+
+    A TensorRT that did not come with the release stands alone.
+    """
+    release, version = str(passport.get("jetpack", "")), passport.get("engines", {}).get("tensorrt", "")
+    if release not in JETPACKS:
+        return "", version
+    usual = JETPACKS[release].tensorrt
+    return (release, "") if not version or version.split(".")[:2] == usual.split(".")[:2] else ("", version)

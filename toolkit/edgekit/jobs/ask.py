@@ -9,7 +9,7 @@ from typing import Any
 from edgekit.core.cache import StepCache
 from edgekit.core.errors import RecipeError
 from edgekit.core.lazy import have
-from edgekit.devices.jetpacks import Target, release_of, target_for
+from edgekit.devices.jetpacks import Target, own_release, target_for
 from edgekit.devices.profiles import Profile
 from edgekit.jobs.remote import Remote
 from edgekit.recipe.check import Checked
@@ -63,11 +63,10 @@ class Ask:
         said = self.jetpack or self.tensorrt or self.dla is not None or self.weak
         if "tensorrt" not in self.profile.backends and not said:
             return None
-        own = release_of(self.board.passport if self.board else {})
-        return target_for(
-            self.profile, jetpack=self.jetpack or ("" if self.tensorrt else own), tensorrt=self.tensorrt,
-            dla=self.dla, weak=self.weak,
-        )  # fmt: skip
+        jetpack, tensorrt = self.jetpack, self.tensorrt
+        if not (jetpack or tensorrt):
+            jetpack, tensorrt = own_release(self.passport if self.ours else {})
+        return target_for(self.profile, jetpack=jetpack, tensorrt=tensorrt, dla=self.dla, weak=self.weak)
 
     @property
     def passport(self) -> dict[str, Any]:
@@ -75,10 +74,14 @@ class Ask:
         return self.board.passport if self.board else self.host
 
     @property
+    def ours(self) -> bool:
+        """Whether the device is this machine, or answered."""
+        return self.board is not None or self.profile.is_machine(self.host)
+
+    @property
     def here(self) -> bool:
-        """Whether variants are measured: the device is this machine or answered, and edgekit can run its engine."""
-        ours = self.board is not None or self.profile.is_machine(self.host)
-        return ours and not self.profile.builds_engines
+        """Whether variants are measured: the device is `ours`, and has the engine that comes first on it."""
+        return self.ours and (not self.profile.builds_engines or self.has("tensorrt"))
 
     @property
     def where(self) -> str:
@@ -87,6 +90,9 @@ class Ask:
 
     def has(self, engine: str) -> bool:
         """Return whether an engine can lower here and, where a board is measured, run there."""
+        if engine == "tensorrt":
+            # Writing its files needs nothing; building and running them needs the board's own.
+            return engine in self.passport.get("engines", {})
         return have(engine) and (self.board is None or self.board.has(engine))
 
     @property
@@ -94,8 +100,10 @@ class Ask:
         """Why nothing is measured, empty where it is."""
         if self.here:
             return ""
-        if self.profile.is_machine(self.host) or self.profile.reachable:
-            return "TensorRT engines are not built by this edgekit yet"
+        if self.ours:
+            return f"the Python of {self.where} has no tensorrt (it comes with JetPack; make the venv with --system-site-packages)"
+        if self.profile.reachable:
+            return f"the Python of {self.profile.name} is too old to be measured"
         return f"{self.profile.name} is not this machine"
 
     @property

@@ -112,7 +112,13 @@ def _data(ask: Ask) -> None:
 
 def _device(ask: Ask) -> None:
     # Refuses a release, version or accelerator that the device does not have.
-    _ = ask.target
+    target = ask.target
+    own = ask.passport.get("engines", {}).get("tensorrt", "") if ask.here else ""
+    if target and own and own.split(".")[:2] != target.tensorrt.split(".")[:2]:
+        raise RecipeError(
+            f"{ask.where}: has TensorRT {own}, asked for was {target.tensorrt}",
+            hint="Leave out --jetpack and --tensorrt, or compile for a profile without `ssh`.",
+        )
     for precision in (ask.precision, ask.only_precision):
         if fault := refuse_backend(
             ask.profile, ask.only_backend, _offered(ask, precision), where="--precision"

@@ -14,6 +14,7 @@ from edgekit.export.torch_onnx import TOLERANCE
 from edgekit.jobs.accuracy import accuracy_of
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data, timing_frames
+from edgekit.jobs.engines_ready import engine_ready
 from edgekit.jobs.host_checks import checks_of, parity_of
 from edgekit.jobs.trial import DeadError, Trial, held, outputs_error, ratio, share_as_planned
 from edgekit.jobs.variants import Lowered, Networks, lowered, stand_in, wanted_for
@@ -22,6 +23,8 @@ from edgekit.measure.modes import MODES, SPANS
 from edgekit.measure.percentiles import median
 
 _FIRST_RUNS, _SECOND_RUNS = 64, 128
+# TensorRT computes float32 with 10 bits of mantissa (TF32) from Ampere on, as it comes.
+_TF32 = 0.01
 # What is further from the fastest than this after the first round goes no further.
 _NEAR = 1.5
 
@@ -96,7 +99,7 @@ def choose(ask: Ask, networks: Networks, data: Data | None) -> Choice:
     """
     field_ = _open(ask, networks, data)
     first = held(
-        ask, {n: f.lowered for n, f in field_.found.items()}, field_.files, round_name="all variants",
+        ask, {n: f.lowered for n, f in field_.found.items() if not f.dead}, field_.files, round_name="all variants",
         runs=_FIRST_RUNS,
     )  # fmt: skip
     for name, trial in first.by_name.items():
@@ -109,8 +112,8 @@ def choose(ask: Ask, networks: Networks, data: Data | None) -> Choice:
 def _open(ask: Ask, networks: Networks, data: Data | None) -> _Field:
     field_ = _Field(ask=ask, data=data, contract=networks.float32.contract)
     for wanted in wanted_for(ask, networks):
-        if wanted.backend != "tensorrt":
-            field_.found[wanted.name] = _Found(lowered=lowered(ask, networks, wanted))
+        field_.found[wanted.name] = one = _Found(lowered=lowered(ask, networks, wanted))
+        _build(ask, one)
     if not field_.found:
         engines = " or ".join(ask.profile.backends)
         raise MissingError(
@@ -120,10 +123,21 @@ def _open(ask: Ask, networks: Networks, data: Data | None) -> _Field:
     return field_
 
 
+def _build(ask: Ask, one: _Found) -> None:
+    """Have a variant's engine built where it needs one; without it the variant is out, float32 excepted."""
+    try:
+        one.checks = engine_ready(ask, one.lowered)
+    except ContractError as error:
+        if one.lowered.wanted.precision == "fp32":
+            raise
+        one.dead, one.note = True, error.message
+
+
 def _second_round(field_: _Field) -> list[str]:
     """Measure those near the fastest again; return all names that may be chosen, fastest first."""
     ask, found = field_.ask, field_.found
-    allowed = [n for n, f in found.items() if ask.only_precision in {"", f.lowered.wanted.precision}]
+    alive = [n for n, f in found.items() if not f.dead]
+    allowed = [n for n in alive if _may_win(ask, found[n].lowered)]
     _refuse_none(ask, allowed)
     fastest = min(median(found[n].samples) for n in allowed)
     near = [n for n in allowed if median(found[n].samples) <= _NEAR * fastest]
@@ -134,13 +148,20 @@ def _second_round(field_: _Field) -> list[str]:
         found[name].samples += again.by_name[name].spans["model"]
         _judge(field_, name)
     far = [n for n in allowed if n not in near]
-    for name in found:
+    for name in alive:
         if name not in allowed:
-            found[name].note = f"the reference; {ask.only_precision} was asked for"
+            asked = " ".join(w for w in (ask.only_backend, ask.only_precision) if w)
+            found[name].note = f"beside it; {asked} was asked for"
         elif name not in near:
             found[name].note = f"more than {_NEAR} times slower than the fastest"
     order = {n: median(found[n].samples) for n in (*near, *far)}
     return [*sorted(near, key=order.__getitem__), *sorted(far, key=order.__getitem__)]
+
+
+def _may_win(ask: Ask, one: Lowered) -> bool:
+    """Whether a variant is what was asked for, rather than a reference or what runs until an engine is built."""
+    wanted = one.wanted
+    return ask.only_precision in {"", wanted.precision} and ask.only_backend in {"", wanted.backend}
 
 
 def _refuse_none(ask: Ask, allowed: Sequence[object]) -> None:
@@ -166,7 +187,7 @@ def _judge(field_: _Field, name: str) -> None:
 
 
 def _parity(field_: _Field, one: Lowered) -> float:
-    """Return the output error against float32 in onnxruntime; float32 itself must keep to 1e-3."""
+    """Return the output error against float32 in onnxruntime; float32 itself must keep to a limit."""
     plain = next(f.lowered for f in field_.found.values() if f.lowered.wanted.precision == "fp32")
     judge = next(
         (
@@ -177,10 +198,11 @@ def _parity(field_: _Field, one: Lowered) -> float:
         plain,
     )
     error = outputs_error(field_.ask, judge, one, field_.files)
-    if one.wanted.precision == "fp32" and not error <= TOLERANCE:
+    allowed = _TF32 if one.wanted.backend == "tensorrt" else TOLERANCE
+    if one.wanted.precision == "fp32" and not error <= allowed:
         raise ContractError(
             f"{one.wanted.plain}: its outputs differ from {judge.wanted.plain} by {error:.2e} of the largest value",
-            hint=f"{TOLERANCE:g} is allowed in float32. Report it with the model.",
+            hint=f"{allowed:g} is allowed in float32. Report it with the model.",
         )
     return error
 
@@ -232,6 +254,8 @@ def _final(field_: _Field, name: str) -> Choice:
         speedup = ratio(other.trial.spans["model"], one.trial.spans["model"])
     if field_.data and field_.detector and field_.found[reference.wanted.name].accuracy is None:
         _judge(field_, reference.wanted.name)
+    if one.lowered.wanted.backend == "tensorrt":
+        one.checks += checks_of(ask, one.lowered)
     others = _others(field_, one.lowered)
     outcomes = [_outcome(field_, f) for f in field_.found.values() if f is not one]
     outcomes.sort(key=lambda o: o.contest_ms or 1e9)
@@ -250,6 +274,7 @@ def _others(field_: _Field, chosen: Lowered) -> tuple[Lowered, ...]:
             f
             for f in field_.found.values()
             if f.lowered.wanted.backend == backend
+            and f.samples
             and (_proven(f, limit) or f.lowered.wanted.precision == "fp32")
         ]
         if fits and backend != chosen.wanted.backend:

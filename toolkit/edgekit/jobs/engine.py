@@ -18,8 +18,10 @@ from edgekit.devices.profiles import one_of
 from edgekit.jobs.engine_trtexec import built_by_trtexec
 from edgekit.jobs.orders import new_order
 from edgekit.machine.probe import passport
+from edgekit.measure.golden import refused
 
 _LIMIT_S = 3600.0
+_GOLDEN = "golden"
 
 
 def built(
@@ -46,15 +48,18 @@ def built(
         artifact = chosen.artifact(bundle.folder, bundle.manifest.contract)
         if not device:
             power = str(passport().get("power_mode", ""))
-            found = engines.built(artifact.folder, power_mode=power, limit_s=limit_s)
+            found = engines.built(
+                artifact.folder, power_mode=power, limit_s=limit_s,
+                test=lambda plan, kind: refused(plan, kind, artifact.contract, bundle.folder / _GOLDEN),
+            )  # fmt: skip
         else:
-            found = _on_board(device, artifact, limit_s=limit_s, wait=wait)
+            found = _on_board(device, artifact, bundle.folder / _GOLDEN, limit_s=limit_s, wait=wait)
     finally:
         bundle.close()
     return {**found, "variant": chosen.name}
 
 
-def _on_board(device: str, artifact: Artifact, *, limit_s: float, wait: bool) -> dict[str, Any]:
+def _on_board(device: str, artifact: Artifact, golden: Path, *, limit_s: float, wait: bool) -> dict[str, Any]:
     """Build on a reachable board: by its agent, by its trtexec where its Python is too old for that."""
     profile = one_of(device)
     agent = agent_of(profile)
@@ -64,6 +69,7 @@ def _on_board(device: str, artifact: Artifact, *, limit_s: float, wait: bool) ->
         watcher().note(f"{error.message}: building with the board's own trtexec")
         return built_by_trtexec(profile.name, agent.connection, artifact.folder, limit_s=limit_s)
     sources = {f"0/{p.name}": p for p in sorted(artifact.folder.iterdir())}
+    sources |= {f"{_GOLDEN}/{p.name}": p for p in sorted(golden.glob("*"))}
     sent = plain(replace(artifact, main=Path("0") / artifact.main.name))
     return _asked(
         device, sources, {"what": "build", "limit_s": limit_s, "entrants": {"main": sent}}, wait=wait

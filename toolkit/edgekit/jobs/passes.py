@@ -82,7 +82,7 @@ def _step(ask: Ask, step: Step, done: Networks, data: Data | None) -> Change:
         inputs["random"] = part.allow_random
         # The guard's accuracy depends on metric and CPU, its prices on the machine.
         inputs["metric"], inputs["machine"] = part.metric, machine_key(ask)
-        inputs["here"] = ask.here and not ask.board
+        inputs["here"] = _prices_here(ask)
         inputs["guard"] = data.guard_digest if data else ""
         inputs["judge"] = judge_of(ask)
 
@@ -101,6 +101,11 @@ def _step(ask: Ask, step: Step, done: Networks, data: Data | None) -> Change:
     folder = ask.cache.step("pass", inputs, make)
     change = restore(folder / "change.json", Change)
     return replace(change, network=placed(change.network, folder))
+
+
+def _prices_here(ask: Ask) -> bool:
+    """Whether a layer's price can be measured: an engine that takes minutes to build is not asked for each."""
+    return ask.here and not ask.board and not ask.profile.builds_engines
 
 
 def _check_contract(name: str, before: Network, change: Change) -> None:
@@ -139,7 +144,7 @@ def _context(ask: Ask, folder: Path, network: Network, data: Data | None) -> Con
         seed=part.seed,
         score=_scorer(ask, data) if data and not why else None,
         why_no_score=why,
-        time=_timer(ask, network, data) if ask.here and not ask.board else None,
+        time=_timer(ask, network, data) if _prices_here(ask) else None,
     )
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from edgekit.core.digest import plain
+from edgekit.core.errors import MissingError
 from edgekit.core.records import Artifact
+from edgekit.core.watch import watcher
 from edgekit.devices.agents import Agent, understood
 from edgekit.devices.connect import agent_of
 from edgekit.devices.profiles import Profile
@@ -74,6 +76,10 @@ class Remote:
         errors: list[float] = self._done("parity", {"main": artifact}, (), {}, more=more)["errors"]
         return errors
 
+    def engine(self, artifact: Artifact, *, limit_s: float) -> dict[str, Any]:
+        """Return what is known of the TensorRT engine of an artifact there, built where it is not there yet."""
+        return self._done("engine", {"main": artifact}, (), {"what": "build", "limit_s": limit_s})
+
     def golden(self, bundle: Path) -> list[Any]:
         """Return the answers of the bundle's runtime there for its golden frames."""
         files = {f"bundle/{p.relative_to(bundle).as_posix()}": p for p in bundle.rglob("*") if p.is_file()}
@@ -118,12 +124,22 @@ class Remote:
 def reached(profile: Profile) -> Remote | None:
     """Return the board of a profile that says how to reach it, None for one that does not.
 
+    A board whose Python is too old for the agent (JetPack 5) is none either, and that is said.
+
     Raises:
         DeviceError: It does not answer.
     """
-    if not profile.reachable or profile.builds_engines:
+    if not profile.reachable:
         return None
     agent = agent_of(profile)
-    hello = agent.hello()
+    try:
+        hello = agent.hello()
+    except MissingError as error:
+        if not profile.builds_engines:
+            raise
+        watcher().note(
+            f"{error.message}: latency is predicted; `edgekit engine build` uses the board's own trtexec"
+        )
+        return None
     with understood(profile.name):
         return Remote(name=profile.name, agent=agent, passport=hello["passport"], decoder=hello["decoder"])

@@ -14,6 +14,7 @@ from edgekit.jobs.ask import Ask
 from edgekit.jobs.choose import Choice
 from edgekit.jobs.data import Data, timing_frames
 from edgekit.jobs.elsewhere import predictions
+from edgekit.jobs.engines_ready import engine_ready
 from edgekit.jobs.model import Loaded, load_model
 from edgekit.jobs.trial import held
 from edgekit.jobs.variants import Lowered, lowered_from
@@ -156,7 +157,9 @@ def _at(
     used = plan if plan and _fits(plan, other.network) else None
     if wanted.precision == "int8" and used is None:
         raise EdgekitError("the plan's layers have other names at this size")
-    return lowered_from(ask, other.network, used, wanted)
+    found = lowered_from(ask, other.network, used, wanted)
+    engine_ready(ask, found)
+    return found
 
 
 def _fits(plan: QuantPlan, network: Network) -> bool:
