@@ -107,7 +107,7 @@ def test_a_build_that_fell_back_to_float32_in_silence_fails_the_gate_of_precisio
     board: Board, strict: Path, tmp_path: Path
 ):
     board.does("float")
-    ran = board.compile(strict, tmp_path, "--precision", "int8")
+    ran = board.compile(strict, tmp_path, "--precision", "int8", "--no-cache")
     (gate,) = (v for v in report(ran)["verdicts"] if v["gate"] == "precision_share")
     assert gate["state"] == "fail"
     assert ran.code == 4
