@@ -186,7 +186,7 @@ def tensorrt(
         def _run(self) -> None:
             given = {n: self._array(n).astype(np.float32) for n in self.engine.given}
             for name, value in zip(self.engine.made, self.engine.session.run(None, given), strict=True):
-                self._array(name)[...] = value
+                self._array(name)[...] = 0 if os.environ.get("FAKE_TRT_DO") == "wrong" else value
             if self.profiler:
                 for k, layer in enumerate(json.loads(self.engine.layers)["Layers"]):
                     self.profiler.report_layer_time(layer["Name"], float(k + 1))

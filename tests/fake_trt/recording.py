@@ -2,7 +2,7 @@
 
 No engine comes out: `build_serialized_network` gives bytes that say what was asked for, or what `engine` makes
 of the file. What TensorRT would
-do wrong is chosen by $FAKE_TRT_DO: crash, hang, killed, refuse, refuse-int8, parse-error, memory-below-<MB>, cache-refused.
+do wrong is chosen by $FAKE_TRT_DO: crash, hang, killed, null, refuse, refuse-int8, parse-error, memory-below-<MB>, cache-refused; fake_cuda.py knows wrong and float.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def install(  # noqa: C901 - one shape, read from top to bottom
     class Config:
         def __init__(self) -> None:
             object.__setattr__(self, "_cache", None)
+            object.__setattr__(self, "_monitor", None)
             object.__setattr__(self, "_workspace", 0)
             if level:
                 object.__setattr__(self, "builder_optimization_level", 3)
@@ -92,6 +93,9 @@ def install(  # noqa: C901 - one shape, read from top to bottom
         def __setattr__(self, word: str, value: Any) -> None:
             if word == "builder_optimization_level" and not level:
                 raise AttributeError(word)
+            if word == "progress_monitor":
+                object.__setattr__(self, "_monitor", value)
+                return
             if word == "int8_calibrator" and not calibrator:
                 raise AttributeError(word)
             shown = (
@@ -123,6 +127,10 @@ def install(  # noqa: C901 - one shape, read from top to bottom
 
     class Builder:
         def __init__(self, logger: Any) -> None:
+            if do == "null":
+                logger.log(ILogger.WARNING, "Unable to determine GPU memory usage")
+                logger.log(ILogger.ERROR, "CUDA initialization failure with error: 35")
+                raise TypeError("pybind11::init(): factory function returned nullptr")
             self.logger = logger
 
         def create_network(self, words: int) -> Network:
@@ -137,7 +145,10 @@ def install(  # noqa: C901 - one shape, read from top to bottom
             calls.note("build_serialized_network")
             _misbehave(do, config, self.logger)
             int8 = Path(network.path).name == "model.onnx" and "Quantize" in "".join(network.kinds)
+            if hasattr(module, "IProgressMonitor"):
+                _tell(config._monitor)
             if do == "refuse" or (do == "refuse-int8" and int8):
+                self.logger.log(ILogger.WARNING, "Attempting to cast down to INT32.")
                 self.logger.log(ILogger.ERROR, "Could not find any implementation for node conv")
                 return None
             if do.startswith("memory-below-") and config._workspace > int(do.rpartition("-")[2]):
@@ -177,11 +188,24 @@ def install(  # noqa: C901 - one shape, read from top to bottom
         "__version__": version, "ILogger": ILogger, "Builder": Builder, "OnnxParser": OnnxParser, "float16": "float16",
         "float32": "float32", "int8": "int8", **kinds,
     }  # fmt: skip
+    if version.startswith("1"):
+        shape["IProgressMonitor"] = type("IProgressMonitor", (), {"__init__": lambda self: None})
     if calibrator:
         shape["IInt8EntropyCalibrator2"] = type(
             "IInt8EntropyCalibrator2", (), {"__init__": lambda self: None}
         )
     vars(module).update(shape)
+
+
+def _tell(monitor: Any) -> None:
+    """Tell progress as TensorRT does: phases in phases, steps from 0."""
+    monitor.phase_start("Building the engine", None, 3)
+    for step in range(3):
+        monitor.phase_start("Computing profile costs", "Building the engine", 2)
+        assert monitor.step_complete("Computing profile costs", 1)
+        monitor.phase_finish("Computing profile costs")
+        assert monitor.step_complete("Building the engine", step)
+    monitor.phase_finish("Building the engine")
 
 
 def _misbehave(do: str, config: Any, _logger: Any) -> None:

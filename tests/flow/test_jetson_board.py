@@ -10,12 +10,14 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgekit.board.hold import holder
 from tests.conftest import ROOT, Ran, run_edgekit
 from tests.sshd import WHY_NOT, Sshd
 
@@ -52,6 +54,11 @@ class Board:
 
     def does(self, what: str) -> None:
         """Let the board's TensorRT do something wrong, see recording.py."""
+        # A worker that lingers has the words of before.
+        for _ in range(600):
+            if all(holder(p) is None for p in (self.root / "home").glob("**/worker.lock")):
+                break
+            time.sleep(0.1)
         self.words.write_text(f"export FAKE_TRT_DO={what}\n")
 
 
@@ -132,3 +139,19 @@ def test_another_release_than_the_boards_is_refused_before_anything_slow(
     assert ran.code == 2
     assert "has TensorRT 10.3.0, asked for was 10.16.2" in ran.err
     assert not os.listdir(tmp_path)
+
+
+def test_a_new_engine_is_tried_on_the_golden_frames_before_it_is_kept(
+    board: Board, strict: Path, tmp_path: Path
+):
+    bundle = report(board.compile(strict, tmp_path, "--precision", "int8"))["bundle"]
+    assert board.run("engine", "clear", "--device", "gate-orin").code == 0
+    built = board.run("engine", "build", bundle, "--device", "gate-orin", "--json")
+    assert built.code == 0, built.err
+    assert json.loads(built.out)["fresh"]
+    assert board.run("engine", "clear", "--device", "gate-orin").code == 0
+    board.does("wrong")
+    refused = board.run("engine", "build", bundle, "--device", "gate-orin")
+    assert refused.code == 4
+    assert refused.err.count("self-test: 100% of the boxes on the golden frames have no partner") == 2
+    assert json.loads(board.run("engine", "list", "--device", "gate-orin", "--json").out) == []

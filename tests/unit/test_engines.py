@@ -15,12 +15,14 @@ import pytest
 
 from edgekit.backends import build_engine, engines
 from edgekit.core.errors import ContractError, MissingError, RecipeError, ResourceError
+from edgekit.core.watch import Silent, watched_by
 from edgekit.devices.jetpacks import target_for
 from edgekit.devices.profiles import profile_of
 from edgekit.lowering.protocol import Options
 from edgekit.lowering.tensorrt import PLUGIN as LOWERING
 from tests.conftest import ROOT
 from tests.contract.test_plugins import network_of, plan_of
+from tests.unit.test_trt_lint import HAS_RTX
 
 pytestmark = pytest.mark.light
 
@@ -189,6 +191,70 @@ def test_what_fails_leads_to_the_twin_and_then_to_an_error_with_every_attempt(
     assert words in caught.value.message
     assert "int8 with 2000 MB" in caught.value.message
     assert "fp16 with 2000 MB" in caught.value.message
+    assert engines.listed() == []
+    assert left() == []
+
+
+def test_tensorrt_that_does_not_start_is_told_in_its_own_words(detector: Path, tmp_path: Path, fake: Fake):
+    """Its binding says that a factory function returned nullptr; the reason is in its log, behind warnings."""
+    fake.does("null")
+    with pytest.raises(
+        ContractError, match="does not start here: CUDA initialization failure with error: 35"
+    ):
+        ensure(files(detector, tmp_path / "v"))
+
+
+class Heard(Silent):
+    """Keeps what a build tells."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.steps: list[tuple[int, int]] = []
+
+    def phase(self, name: str) -> None:
+        self.phases.append(name)
+
+    def step(self, name: str, done: int, total: int) -> None:
+        assert name == "engine: build"
+        self.steps.append((done, total))
+
+
+def test_a_build_tells_its_phases_and_how_far_it_is(detector: Path, tmp_path: Path, fake: Fake):
+    heard = Heard()
+    with watched_by(heard):
+        ensure(files(detector, tmp_path / "v"))
+    assert heard.phases == [f"engine: {p}" for p in ("start", "parse", "build", "write")]
+    assert heard.steps == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.skipif(not HAS_RTX, reason="needs edgekit[tensorrt-rtx]")
+def test_a_real_builder_tells_how_far_it_is(detector: Path):
+    """TensorRT for RTX has the progress interface of TensorRT 10 and 11, and builds on a CPU."""
+    import tensorrt_rtx
+
+    said: list[str] = []
+    logger, _ = build_engine._logger(tensorrt_rtx)
+    builder = tensorrt_rtx.Builder(logger)
+    network = builder.create_network(0)
+    assert tensorrt_rtx.OnnxParser(network, logger).parse_from_file(str(detector))
+    config = builder.create_builder_config()
+    monitor = build_engine._monitor(tensorrt_rtx, said.append)
+    config.progress_monitor = monitor
+    assert builder.build_serialized_network(network, config) is not None
+    word, done, total = said[-1].split()
+    assert word == "build"
+    assert 0 < int(done) <= int(total)
+
+
+def test_an_engine_that_fails_its_test_gives_way_to_the_twin(detector: Path, tmp_path: Path, fake: Fake):
+    folder = files(detector, tmp_path / "v")
+    found = ensure(folder, test=lambda plan, precision: "self-test: no boxes" if precision == "int8" else "")
+    assert found.precision == "fp16"
+    assert [a["outcome"] for a in found.meta["attempts"]] == ["self-test: no boxes", "built"]
+    assert [e.precision for e in engines.listed()] == ["fp16"]
+    engines.clear()
+    with pytest.raises(ContractError, match="self-test: nothing"):
+        ensure(folder, test=lambda *_: "self-test: nothing")
     assert engines.listed() == []
     assert left() == []
 

@@ -107,24 +107,28 @@ def build(
     trt = _tensorrt()
     logger, complaints = _logger(trt)
     say("start")
-    builder = trt.Builder(logger)
+    builder = _builder(trt, logger, complaints)
     network = builder.create_network(_network_flags(trt, entry))
     parser = trt.OnnxParser(network, logger)
     if entry.get("dla_core") is not None and entry.get("strongly_typed"):
         parser.set_flag(trt.OnnxParserFlag.ADJUST_FOR_DLA)
     say("parse")
     if not parser.parse_from_file(str(folder / entry["model"])):
-        errors = [str(parser.get_error(k)) for k in range(parser.num_errors)] or complaints
+        errors = [(True, str(parser.get_error(k))) for k in range(parser.num_errors)] or complaints
         raise BuildError(REFUSED, f"the parser refused {entry['model']}: {_first(errors)}")
     config = builder.create_builder_config()
     kept = _configure(trt, config, network, entry, folder, workspace)
     cache = _use_timing_cache(config, timing_cache)
+    # Held until after the builder is gone, as TensorRT asks.
+    monitor = _monitor(trt, say) if hasattr(trt, "IProgressMonitor") else None
+    if monitor is not None:
+        config.progress_monitor = monitor
     say("build")
     begun = time.perf_counter()
     plan = builder.build_serialized_network(network, config)
     del kept
     if plan is None:
-        memory = any(w in c.lower() for c in complaints for w in _OOM_WORDS)
+        memory = any(w in c.lower() for _, c in complaints for w in _OOM_WORDS)
         raise BuildError(
             NO_MEMORY if memory else REFUSED, f"the builder gave no engine: {_first(complaints)}"
         )
@@ -136,7 +140,7 @@ def build(
     return {
         "tensorrt": str(trt.__version__), "seconds": round(time.perf_counter() - begun, 1), "bytes": len(data),
         "timing_cache": cache, "workspace_mb": workspace, "precision": entry["precision"], "model": entry["model"],
-        "warnings": complaints[-20:],
+        "warnings": [words for _, words in complaints[-20:]],
     }  # fmt: skip
 
 
@@ -157,23 +161,59 @@ def _tensorrt() -> Any:
     return tensorrt
 
 
+def _builder(trt: Any, logger: Any, complaints: list[tuple[bool, str]]) -> Any:
+    """Return a builder; where TensorRT cannot make one, its binding says only that a pointer is null."""
+    try:
+        return trt.Builder(logger)
+    except TypeError as error:
+        raise BuildError(
+            NO_DRIVER, f"TensorRT {trt.__version__} does not start here: {_first(complaints) or error}"
+        ) from None
+
+
+def _monitor(trt: Any, say: Callable[[str], object]) -> Any:
+    """Return what TensorRT 10 and later tell their progress: the outermost phase with steps counts."""
+    outer: dict[str, int] = {}
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: Any, num_steps: int) -> None:
+            if parent_phase is None and num_steps > 1:
+                outer[phase_name] = num_steps
+
+        def phase_finish(self, phase_name: str) -> None:
+            outer.pop(phase_name, None)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in outer:
+                say(f"build {step + 1} {outer[phase_name]}")
+            return True
+
+    return Monitor()
+
+
 def _logger(trt: Any) -> Any:
-    """Return a logger and the list that it fills with warnings and errors."""
-    heard: list[str] = []
+    """Return a logger and the list that it fills with warnings and errors: whether it is an error, and its words."""
+    heard: list[tuple[bool, str]] = []
+    errors = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING):
-                heard.append(message)
+            if severity in (*errors, trt.ILogger.WARNING):
+                heard.append((severity in errors, message))
 
     return Logger(), heard
 
 
-def _first(words: list[str]) -> str:
-    return next((w.strip().splitlines()[0] for w in words if w.strip()), "it gave no reason")[:300]
+def _first(heard: list[tuple[bool, str]]) -> str:
+    """Return the first error's first line, a warning's where there was none: TensorRT warns of much that is harmless."""
+    words = [w.strip() for wrong in (True, False) for is_wrong, w in heard if is_wrong is wrong and w.strip()]
+    return (words[0].splitlines()[0] if words else "it gave no reason")[:300]
 
 
 def _network_flags(trt: Any, entry: dict[str, Any]) -> int:

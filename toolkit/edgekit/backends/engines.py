@@ -30,7 +30,7 @@ from edgekit.core.errors import ContractError, MissingError, RecipeError, Resour
 from edgekit.core.files import folder_aside, resource_errors, write_json
 from edgekit.core.lock import locked
 from edgekit.core.places import cache_home
-from edgekit.core.watch import watcher
+from edgekit.core.watch import Watcher, watcher
 
 PLAN, META = "engine.plan", "meta.json"
 _LIMIT_S = 3600.0
@@ -316,7 +316,8 @@ def _try(work: _Work, workspace: int, free_mb: Callable[[], int]) -> tuple[dict[
     # The agent runs from an archive that only its own sys.path names.
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as child:
-        listener = threading.Thread(target=_listen, args=(child, heard, others), daemon=True)
+        # A watcher belongs to its thread, and the listener is another.
+        listener = threading.Thread(target=_listen, args=(child, watcher(), heard, others), daemon=True)
         listener.start()
         told = _reader(child)
         ended = _watch(child, work.limit_s, free_mb)
@@ -343,13 +344,17 @@ def _try(work: _Work, workspace: int, free_mb: Callable[[], int]) -> tuple[dict[
     return said, "built"
 
 
-def _listen(child: subprocess.Popen[str], heard: list[str], others: list[str]) -> None:
+def _listen(child: subprocess.Popen[str], told: Watcher, heard: list[str], others: list[str]) -> None:
     """Hear the phases that a child tells on stderr, and keep what else it says."""
     assert child.stderr
     for line in child.stderr:
         if line.startswith("phase "):
-            heard.append(line.split()[1])
-            watcher().phase(f"engine: {heard[-1]}")
+            _, phase, *steps = line.split()
+            if steps:
+                told.step("engine: build", int(steps[0]), int(steps[1]))
+                continue
+            heard.append(phase)
+            told.phase(f"engine: {phase}")
         elif line.strip():
             others.append(line.strip())
 
