@@ -11,33 +11,27 @@ stays whole.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.backends import build_engine
+from edgekit.backends import build_engine, providers
+from edgekit.backends.build_child import Work, child_of, tried
 from edgekit.core.digest import digest_file, digest_value
-from edgekit.core.errors import ContractError, MissingError, RecipeError, ResourceError
+from edgekit.core.errors import ContractError, MissingError, RecipeError
 from edgekit.core.files import folder_aside, resource_errors, write_json
 from edgekit.core.lock import locked
 from edgekit.core.places import cache_home
-from edgekit.core.watch import Watcher, watcher
+from edgekit.core.versions import versions
+from edgekit.core.watch import watcher
 
 PLAN, META = "engine.plan", "meta.json"
 _LIMIT_S = 3600.0
 _LEAST_WORKSPACE_MB = 64
-# Left to the system while a build runs.
-_SPARE_MB = 300
-_LOOK_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +94,11 @@ class Engine:
         return self.folder / PLAN
 
     @property
+    def provider(self) -> str:
+        """Of onnxruntime, which runs the file itself; empty for an engine of TensorRT's own."""
+        return str(self.meta.get("provider", ""))
+
+    @property
     def precision(self) -> str:
         """What it was built from: int8, or the fp16 twin."""
         return str(self.meta["precision"])
@@ -147,16 +146,11 @@ def probed() -> Board:
 def found_for(folder: Path) -> Engine | None:
     """Return the engine that was built on this board from a variant's folder, the wanted one first."""
     board = probed()
-    return next((e for entry in builds_in(folder) if (e := kept(key_of(folder, entry, board)))), None)
-
-
-def _last_json(text: str) -> dict[str, Any]:
-    """Return the JSON object in the last line, an empty one where there is none."""
-    try:
-        found: dict[str, Any] = json.loads(text.splitlines()[-1])
-    except (IndexError, ValueError):
-        return {}
-    return found
+    entries = builds_in(folder)
+    if found := next((e for entry in entries if (e := kept(key_of(folder, entry, board)))), None):
+        return found
+    keys = (_provider_key(folder, entries[-1], board, p) for p in providers.available())
+    return next((e for key in keys if (e := kept(key))), None)
 
 
 # Says why an engine of a precision is not fit for use, empty where it is.
@@ -170,7 +164,8 @@ def ensure(
     """Return the engine of a variant's folder, built where it is not there yet.
 
     The first entry of build.json is tried with less and less workspace where memory runs out, then the
-    next one (the fp16 twin). Every attempt is in `meta`; none is silent.
+    next one (the fp16 twin), then onnxruntime's TensorRT and CUDA providers where it has them. Every attempt is
+    in `meta`; none is silent.
 
     Args:
         folder: With `build.json` and its ONNX files.
@@ -196,8 +191,10 @@ def ensure(
             if found := kept(key):
                 return found
             with tempfile.TemporaryDirectory(dir=root(), prefix=".build-") as room:
-                work = _Work(folder=folder, entry=entry, board=board, out=Path(room), limit_s=limit_s)
-                meta = _ladder(work, attempts, free_mb)
+                work = Work(
+                    folder=folder, entry=entry, out=Path(room), timings=root() / board.timing_name, limit_s=limit_s,
+                )  # fmt: skip
+                meta = _ladder(work, board, attempts, free_mb)
                 if meta is not None and test and (why := test(Path(room) / PLAN, str(meta["precision"]))):
                     attempts[-1] = replace(attempts[-1], outcome=why)
                     watcher().note(f"engine {meta['precision']}: {why}")
@@ -208,19 +205,13 @@ def ensure(
                         write_json(aside / META, meta)
             if meta is not None:
                 return Engine(key=key, folder=place, meta=meta, fresh=True)
+    for provider in providers.available():
+        if found := _by_provider(folder, board, provider, attempts, limit_s):
+            return found
     words = "; ".join(f"{a.precision} with {a.workspace_mb} MB: {a.outcome}" for a in attempts)
     raise ContractError(
         f"no engine could be built from {folder}: {words}", hint="See the attempts; use another variant."
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    folder: Path
-    entry: Mapping[str, Any]
-    board: Board
-    out: Path
-    limit_s: float
 
 
 def builds_in(folder: Path) -> list[dict[str, Any]]:
@@ -281,12 +272,14 @@ def clear(keys: Sequence[str] = ()) -> int:
     return len(found)
 
 
-def _ladder(work: _Work, attempts: list[Attempt], free_mb: Callable[[], int]) -> dict[str, Any] | None:
+def _ladder(
+    work: Work, board: Board, attempts: list[Attempt], free_mb: Callable[[], int]
+) -> dict[str, Any] | None:
     """Try one entry with less and less workspace while memory is what is missing."""
     workspace = build_engine.workspace_mb(int(work.entry.get("workspace_mb", 1024)), free_mb())
     while True:
         begun = time.perf_counter()
-        said, outcome = _try(work, workspace, free_mb)
+        said, outcome = tried(work, workspace, free_mb)
         seconds = round(time.perf_counter() - begun, 1)
         attempts.append(
             Attempt(
@@ -296,99 +289,58 @@ def _ladder(work: _Work, attempts: list[Attempt], free_mb: Callable[[], int]) ->
         )  # fmt: skip
         watcher().note(f"engine {work.entry['precision']}, workspace {workspace} MB: {outcome}")
         if said is not None:
-            return {
-                **said, "board": vars(work.board), "entry": dict(work.entry), "attempts": [vars(a) for a in attempts],
-                "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            }  # fmt: skip
+            return {**said, **_story(board, work.entry, attempts)}
         if "memory" not in outcome or workspace <= _LEAST_WORKSPACE_MB:
             return None
         workspace = max(workspace // 2, _LEAST_WORKSPACE_MB)
 
 
-def _try(work: _Work, workspace: int, free_mb: Callable[[], int]) -> tuple[dict[str, Any] | None, str]:
-    """Build once in a child; return what it said, or None, and the outcome in words."""
-    words = [
-        sys.executable, "-m", build_engine.__name__, "--folder", str(work.folder), "--entry", str(work.entry["model"]), "--no-probe",
-        "--out", str(work.out / PLAN), "--workspace-mb", str(workspace), "--timing-cache", str(root() / work.board.timing_name),
-    ]  # fmt: skip
-    heard: list[str] = []
-    others: list[str] = []
-    # The agent runs from an archive that only its own sys.path names.
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as child:
-        # A watcher belongs to its thread, and the listener is another.
-        listener = threading.Thread(target=_listen, args=(child, watcher(), heard, others), daemon=True)
-        listener.start()
-        told = _reader(child)
-        ended = _watch(child, work.limit_s, free_mb)
-        listener.join(timeout=5)
-        output = told()
-    phase = heard[-1] if heard else "start"
-    if ended:
-        return None, f"{ended} (phase {phase})"
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        why = "killed, most likely for lack of memory" if name == "SIGKILL" else f"crashed with {name}"
-        return None, f"{why} (phase {phase})"
-    said = _last_json(output)
-    if not said:
-        return None, f"its process ended with {child.returncode} (phase {phase}): {''.join(others[-1:])}"
-    if child.returncode == build_engine.NO_SPACE:
-        raise ResourceError(
-            f"{root()}: {said['error']}", hint="Free space there: `edgekit engine clear` removes engines."
-        )
-    if child.returncode == build_engine.NO_MEMORY:
-        return None, f"out of memory: {said['error']}"
-    if child.returncode:
-        return None, str(said.get("error", "no reason given"))
-    return said, "built"
+def _provider_key(folder: Path, entry: Mapping[str, Any], board: Board, provider: str) -> str:
+    said = [key_of(folder, entry, board), provider, versions("onnxruntime", "onnxruntime-gpu")]
+    return digest_value(said)[:32]
 
 
-def _listen(child: subprocess.Popen[str], told: Watcher, heard: list[str], others: list[str]) -> None:
-    """Hear the phases that a child tells on stderr, and keep what else it says."""
-    assert child.stderr
-    for line in child.stderr:
-        if line.startswith("phase "):
-            _, phase, *steps = line.split()
-            if steps:
-                told.step("engine: build", int(steps[0]), int(steps[1]))
-                continue
-            heard.append(phase)
-            told.phase(f"engine: {phase}")
-        elif line.strip():
-            others.append(line.strip())
-
-
-def _reader(child: subprocess.Popen[str]) -> Callable[[], str]:
-    """Read a child's stdout beside, so that it never waits for us; the function returns it whole."""
-    assert child.stdout
-    parts: list[str] = []
-    stream = child.stdout
-    thread = threading.Thread(target=lambda: parts.append(stream.read()), daemon=True)
-    thread.start()
-
-    def whole() -> str:
-        thread.join(timeout=5)
-        return "".join(parts)
-
-    return whole
-
-
-def _watch(child: subprocess.Popen[str], limit_s: float, free_mb: Callable[[], int]) -> str:
-    """Wait for a child; end it where it takes too long or the board runs out of memory, and say so."""
-    end = time.monotonic() + limit_s
-    why = ""
-    while child.poll() is None:
-        if time.monotonic() > end:
-            why = f"no end after {limit_s:g} s"
-        elif 0 < free_mb() < _SPARE_MB:
-            why = f"ended: less than {_SPARE_MB} MB of memory were left"
+def _by_provider(
+    folder: Path, board: Board, provider: str, attempts: list[Attempt], limit_s: float
+) -> Engine | None:
+    """Let onnxruntime's provider take the last entry (what TensorRT refuses in it goes to CUDA or the CPU)."""
+    entry = builds_in(folder)[-1]
+    place = root() / _provider_key(folder, entry, board, provider)
+    if found := kept(place.name):
+        return found
+    model, precision = folder / str(entry["model"]), str(entry["precision"])
+    inputs = json.loads((folder / "build.json").read_text())["inputs"]
+    with (
+        resource_errors(place),
+        locked(place, hint="Wait for it: it builds the same engine."),
+        tempfile.TemporaryDirectory(dir=root(), prefix=".build-") as room,
+    ):
+        begun = time.perf_counter()
+        order = {"model": str(model), "provider": provider, "cache": f"{room}/cache", "inputs": inputs}
+        said, why = child_of(providers.__name__, order, limit_s)
+        outcome = f"{provider}: {why}" if why else f"built by onnxruntime's {provider}"
+        one = Attempt(
+            model=model.name, precision=precision, workspace_mb=0, outcome=outcome, seconds=round(time.perf_counter() - begun, 1),
+        )  # fmt: skip
+        attempts.append(one)
+        watcher().note(f"engine {precision}: {outcome}")
         if why:
-            child.kill()
-            child.wait()
-            return why
-        time.sleep(_LOOK_S)
-    return ""
+            return None
+        meta = {
+            **said, "provider": provider, "precision": precision, "model": model.name, "bytes": len(provider), "seconds": one.seconds,
+            "tensorrt": f"by onnxruntime {said['onnxruntime']}, {provider}", **_story(board, entry, attempts),
+        }  # fmt: skip
+        with folder_aside(place) as aside:
+            (Path(room) / "cache").replace(aside / "cache")
+            (aside / PLAN).write_text(provider)
+            write_json(aside / META, meta)
+    return Engine(key=place.name, folder=place, meta=meta, fresh=True)
+
+
+def _story(board: Board, entry: Mapping[str, Any], attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """Return what `meta` says of any engine: where, from what, after which attempts, when."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"board": vars(board), "entry": dict(entry), "attempts": [vars(a) for a in attempts], "when": when}
 
 
 def built(

@@ -8,69 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from edgekit.backends.ort_session import CPU, OrtSession, engine_errors, first_line, layers_of
 from edgekit.backends.protocol import Arrays, Backend, Session
 from edgekit.core.errors import ContractError, RecipeError
 from edgekit.core.lazy import have, need
 from edgekit.core.records import Artifact, LayerRun
-
-_PROVIDER = "CPUExecutionProvider"
-
-
-class _Session:
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self._binding = session.io_binding()
-        self._names = [o.name for o in session.get_outputs()]
-        self._kept: list[Any] = []
-        # Outputs of known shape live in one place: new ones each run cost page faults, 8.7 MB a frame on a
-        # detector of 34,000 anchors.
-        self._own = _output_arrays(session.get_outputs())
-
-    def __enter__(self) -> _Session:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._kept.clear()
-        self._own.clear()
-        del self._binding, self._session
-
-    def infer(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
-        return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
-
-    def look(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
-        if not self._own:
-            return self.infer(inputs)
-        self.stage(inputs)
-        self.run_staged()
-        return dict(self._own)
-
-    def stage(self, inputs: Arrays) -> None:
-        self._binding.clear_binding_inputs()
-        self._kept = [np.ascontiguousarray(v) for v in inputs.values()]
-        for name, value in zip(inputs, self._kept, strict=True):
-            self._binding.bind_cpu_input(name, value)
-        for name in self._names:
-            self._bind_output(name)
-
-    def _bind_output(self, name: str) -> None:
-        if name in self._own:
-            array = self._own[name]
-            self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        else:
-            self._binding.bind_output(name)
-
-    def run_staged(self) -> None:
-        self._session.run_with_iobinding(self._binding)
-
-
-def _output_arrays(outputs: Any) -> dict[str, NDArray[np.generic]]:
-    """Return an array for each output, nothing where a shape or type is not known beforehand."""
-    kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
-    known = all(o.type in kinds and all(isinstance(d, int) for d in o.shape) for o in outputs)
-    return {o.name: np.zeros(o.shape, kinds[o.type]) for o in outputs} if known else {}
 
 
 class OnnxRuntime:
@@ -82,12 +24,12 @@ class OnnxRuntime:
     def open(self, artifact: Artifact) -> Session:
         """Return a session with the artifact's threads, all graph optimizations on."""
         session = self._make(artifact, profile="")
-        if session.get_providers() != [_PROVIDER]:
+        if session.get_providers() != [CPU]:
             raise ContractError(
-                f"{artifact.main}: onnxruntime chose {session.get_providers()}, asked for {_PROVIDER}",
+                f"{artifact.main}: onnxruntime chose {session.get_providers()}, asked for {CPU}",
                 hint="Install the onnxruntime wheel whose provider you want.",
             )
-        return _Session(session)
+        return OrtSession(session)
 
     def _make(self, artifact: Artifact, *, profile: str) -> Any:
         ort = need("onnxruntime", extra="host", why=f"run {artifact.main.name}")
@@ -102,10 +44,10 @@ class OnnxRuntime:
             options.enable_profiling = True
             options.profile_file_prefix = profile
         try:
-            return ort.InferenceSession(str(artifact.main), options, providers=[_PROVIDER])
+            return ort.InferenceSession(str(artifact.main), options, providers=[CPU])
         except engine_errors() as error:
             raise RecipeError(
-                f"{artifact.main}: onnxruntime {ort.__version__} cannot read it: {_first_line(error)}",
+                f"{artifact.main}: onnxruntime {ort.__version__} cannot read it: {first_line(error)}",
                 hint="Check the file with: python -m onnx.checker",
             ) from error
 
@@ -117,64 +59,12 @@ class OnnxRuntime:
             for _ in range(6):
                 session.run(names, dict(inputs))
             events = json.loads(Path(session.end_profiling()).read_text())
-        return _layers(events)
+        return layers_of(events)
 
     def refusal(self, machine: Mapping[str, object]) -> str:
         """Return why not; runs on every CPU that has the wheel."""
         del machine
         return "" if have("onnxruntime") else "onnxruntime is not installed"
-
-
-def engine_errors() -> tuple[type[Exception], ...]:
-    """Return what onnxruntime raises for a model it cannot run."""
-    state = need("onnxruntime.capi.onnxruntime_pybind11_state")
-    names = (
-        "Fail",
-        "InvalidGraph",
-        "InvalidArgument",
-        "InvalidProtobuf",
-        "NotImplemented",
-        "RuntimeException",
-    )
-    own = (getattr(state, n) for n in (*names, "NoSuchFile") if hasattr(state, n))
-    return (RuntimeError, ValueError, *own)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-
-
-def _layers(events: list[dict[str, Any]]) -> tuple[LayerRun, ...]:
-    """Fold profiler events into one row a node; the first run of each is warm-up and left out."""
-    spent: dict[str, list[float]] = {}
-    facts: dict[str, dict[str, Any]] = {}
-    for event in events:
-        if event.get("cat") != "Node" or not str(event.get("name", "")).endswith("_kernel_time"):
-            continue
-        name = event["name"].removesuffix("_kernel_time")
-        spent.setdefault(name, []).append(float(event["dur"]))
-        facts[name] = event["args"]
-    medians = {n: float(np.median(v[1:] or v)) for n, v in spent.items()}
-    total = sum(medians.values()) or 1.0
-    return tuple(
-        LayerRun(
-            name=name,
-            op=facts[name].get("op_name", "?"),
-            dtype=_dtype(facts[name]),
-            unit="CPU" if facts[name].get("provider") == _PROVIDER else str(facts[name].get("provider")),
-            share=medians[name] / total,
-            covers=(name,),
-        )
-        for name in spent
-    )
-
-
-def _dtype(args: dict[str, Any]) -> str:
-    """Return the dtype a node computes in: that of its first input."""
-    given = args.get("input_type_shape") or args.get("output_type_shape") or []
-    found = next(iter(given[0]), "?") if given else "?"
-    words = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8", "int8": "int8"}
-    return words.get(found, found)
 
 
 PLUGIN: Backend = OnnxRuntime()

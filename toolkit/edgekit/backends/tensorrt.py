@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.backends import build_engine, engines
+from edgekit.backends import build_engine, engines, providers
 from edgekit.backends.cuda import Cuda, Memory
 from edgekit.backends.protocol import Arrays, Backend, Session
 from edgekit.backends.trt_inspector import layers_of
@@ -160,11 +160,15 @@ class TensorRt:
             ContractError: The engine does not fit this board or the contract.
         """
         found = built_for(artifact.folder)
+        if found.provider:
+            return providers.opened(*_of_provider(artifact, found))
         return opened(found.plan.read_bytes(), artifact.contract)
 
     def receipt(self, artifact: Artifact, inputs: Arrays) -> tuple[LayerRun, ...]:
         """Run under TensorRT's own profiler and return each layer with precision, unit and share of time."""
         found = built_for(artifact.folder)
+        if found.provider:
+            return providers.receipt(*_of_provider(artifact, found), inputs)
         session = opened(found.plan.read_bytes(), artifact.contract)
         with session:
             return session.profiled(inputs)
@@ -177,6 +181,10 @@ class TensorRt:
         except build_engine.BuildError as error:
             return f"TensorRT engines are built on the device; here {error}"
         return ""
+
+
+def _of_provider(artifact: Artifact, found: engines.Engine) -> tuple[Path, str, Path]:
+    return artifact.folder / str(found.meta["model"]), found.provider, found.folder / "cache"
 
 
 def built_for(folder: Path) -> engines.Engine:

@@ -30,7 +30,8 @@ def command() -> None:
 def build(bundle: Path, variant: str, device: str, wait: bool, limit_s: float, as_json: bool) -> None:
     """Build the engine of BUNDLE on this board or on DEVICE, or find it in the cache there.
 
-    Where memory runs out it is tried again with less workspace, then the fp16 twin; every attempt is shown.
+    Where memory runs out it is tried again with less workspace, then the fp16 twin, then onnxruntime's
+    TensorRT and CUDA providers; every attempt is shown.
 
     \b
     Examples:
@@ -51,7 +52,8 @@ def build(bundle: Path, variant: str, device: str, wait: bool, limit_s: float, a
     click.echo(f"{found['precision']} engine of {found['model']}: {how}, {found['mb']:g} MB")
     click.echo(f"  TensorRT {found['tensorrt']}, {found['gpu']}\n  {found['plan']}")
     for one in found["attempts"]:
-        click.echo(f"  tried {one['precision']} with {one['workspace_mb']} MB: {one['outcome']}")
+        room = f" with {one['workspace_mb']} MB" if one["workspace_mb"] else ""
+        click.echo(f"  tried {one['precision']}{room}: {one['outcome']}")
     if found["warning"]:
         click.echo(click.style(f"  {found['warning']}", fg="yellow"))
 

@@ -37,7 +37,7 @@ def engine_ready(ask: Ask, one: Lowered) -> tuple[Check, ...]:
 
 
 def _check(found: dict[str, Any]) -> Check:
-    failed = [a for a in found["attempts"] if a["outcome"] != "built"]
+    failed = found["attempts"][:-1]
     words = f"{found['mb']:g} MB in {found['seconds']:g} s"
     if failed:
         words += f"; {len(failed)} attempts before: {failed[-1]['outcome']}"
@@ -49,5 +49,4 @@ def _check(found: dict[str, Any]) -> Check:
 
 
 def _failed(found: dict[str, Any]) -> str:
-    failed = [a for a in found["attempts"] if a["outcome"] != "built"]
-    return f"not built: {failed[-1]['outcome'] if failed else 'the board gave another precision'}"
+    return f"not built: {'; '.join(a['outcome'] for a in found['attempts'][:-1]) or 'the board gave another precision'}"

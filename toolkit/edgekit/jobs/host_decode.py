@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.answers.detect import boxes_of
-from edgekit.backends.onnxruntime import engine_errors
+from edgekit.backends.ort_session import engine_errors
 from edgekit.core.lazy import have, need
 from edgekit.core.records import Contract
 from edgekit.core.watch import watcher

@@ -6,9 +6,6 @@ Run as `python -m edgekit.measure.golden`: one JSON object on stdin, one on stdo
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.backends.build_child import child_of
 from edgekit.backends.tensorrt import opened
 from edgekit.core.digest import plain
 from edgekit.core.errors import EdgekitError
@@ -50,20 +48,7 @@ def refused(plan: Path, precision: str, contract: Contract, golden: Path) -> str
         "contract": plain(contract),
         "golden": str(golden),
     }
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    try:
-        ran = subprocess.run(
-            [sys.executable, "-m", "edgekit.measure.golden"], input=json.dumps(order), capture_output=True,
-            text=True, env=env, timeout=_LIMIT_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"self-test: no end after {_LIMIT_S:g} s"
-    if ran.returncode < 0:
-        return f"self-test: crashed with {signal.Signals(-ran.returncode).name}"
-    try:
-        why = str(json.loads(ran.stdout.splitlines()[-1])["why"])
-    except (IndexError, ValueError, KeyError):
-        why = f"its process ended with {ran.returncode}: {''.join(ran.stderr.strip().splitlines()[-1:])}"
+    _, why = child_of("edgekit.measure.golden", order, _LIMIT_S)
     return f"self-test: {why}" if why else ""
 
 
@@ -119,7 +104,7 @@ def main() -> None:
         why = _why(json.load(sys.stdin))
     except EdgekitError as error:
         why = error.message
-    print(json.dumps({"why": why}))
+    print(json.dumps({"error": why}))
 
 
 if __name__ == "__main__":
