@@ -155,3 +155,22 @@ def test_a_new_engine_is_tried_on_the_golden_frames_before_it_is_kept(
     assert refused.code == 4
     assert refused.err.count("self-test: 100% of the boxes on the golden frames have no partner") == 2
     assert json.loads(board.run("engine", "list", "--device", "gate-orin", "--json").out) == []
+
+
+def test_on_the_board_itself_nothing_is_sent_anywhere(recipe: Path, tmp_path: Path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "devices.yaml").write_text(
+        f"this-orin: {{extends: jetson-orin, arch: {platform.machine()}, match: {{always: true}}}}\n"
+    )
+    env = {
+        "EDGEKIT_CONFIG": str(tmp_path / "config"), "EDGEKIT_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": f"{ROOT}/tests/fake_board",
+    }  # fmt: skip
+    words = ("--device", "this-orin", "--quick", "--precision", "fp16", "-o", tmp_path / "out", "--json")
+    ran = run_edgekit("compile", recipe, *words, env=env)
+    told = report(ran)
+    assert ran.code == 0, ran.err
+    assert told["measured_on"]["engines"]["tensorrt"] == "10.3.0"
+    assert {v["name"] for v in told["variants"]} >= {"tensorrt-fp32", "tensorrt-fp16"}
+    listed = json.loads(run_edgekit("engine", "list", "--json", env=env).out)
+    assert sorted(e["precision"] for e in listed) == ["fp16", "fp32"]

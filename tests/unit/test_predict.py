@@ -10,6 +10,8 @@ import pytest
 
 import edgekit.predict
 from edgekit.core.errors import RecipeError
+from edgekit.devices.power import peak_in
+from edgekit.devices.profiles import profile_of
 from edgekit.jobs.predict import predicted
 from edgekit.predict.latency import Question, judge, predict
 from edgekit.predict.rows import Size, held_out, place_of, rows, sizes
@@ -100,3 +102,28 @@ def test_an_onnx_file_is_counted(detector: Path):
     # 64 x 64 x 9 x (3 x 8 + 8 x 8) + 8 x 8 x 64 x 8 x 2 multiply-adds, two operations each.
     assert found["gflops"] == pytest.approx(2 * (64 * 64 * 9 * 88 + 65536) / 1e9, abs=1e-3)
     assert found["kind"] == "predicted"
+
+
+@pytest.mark.parametrize(
+    ("device", "modes"),
+    [("jetson-orin", ("MAXN", "50W", "30W", "15W")), ("jetson-orin-nano-super", ("25W", "15W"))],
+)
+def test_a_lower_power_mode_is_predicted_slower_with_a_band(device: str, modes: tuple[str, ...]):
+    found = [
+        predicted("yolo11s", device=device, backend="tensorrt", precision="fp16", power=m) for m in modes
+    ]
+    assert [f["ms"] for f in found] == sorted(f["ms"] for f in found)
+    assert found[0]["ms"] * 1.1 < found[-1]["ms"]
+    assert all(f["low_ms"] < f["ms"] < f["high_ms"] for f in found)
+
+
+def test_a_power_mode_that_the_board_has_not_is_refused_with_those_it_has():
+    with pytest.raises(RecipeError, match="jetson-agx-orin has no '40W'") as caught:
+        predicted("yolo11s", device="jetson-orin", backend="tensorrt", precision="fp16", power="40W")
+    assert "30W" in caught.value.hint
+
+
+def test_the_peak_of_a_mode_is_its_sms_and_clock():
+    assert peak_in(profile_of("jetson-orin"), "30W") == pytest.approx(8 * 0.612 * 2048)
+    assert peak_in(profile_of("jetson-orin"), "MAXN") == pytest.approx(16 * 1.3 * 2048)
+    assert peak_in(profile_of("jetson-orin"), "") == 0.0

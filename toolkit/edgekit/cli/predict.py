@@ -18,7 +18,7 @@ from edgekit.cli.screen import reporting, show_json
 )
 @click.option("--imgsz", default=0, help="Image side in pixels; 640, or an ONNX file's own, where left out.")
 @click.option("--software", default="", help="Edition as a row names it; the newest published where empty.")
-@click.option("--power-mode", default="", help="Power mode as a row names it.")
+@click.option("--power-mode", default="", help="Power mode of a Jetson, such as 30W, or as a row names it.")
 @reporting
 def command(
     model: str,
@@ -35,6 +35,7 @@ def command(
     \b
     Examples:
       edgekit predict yolo11s --device jetson-orin --backend tensorrt --precision int8
+      edgekit predict yolo11s --device jetson-orin --backend tensorrt --precision fp16 --power-mode 30W
       edgekit predict mine.onnx --device raspberry-pi-5 --backend onnxruntime --json
     """
     from edgekit.jobs.predict import predicted

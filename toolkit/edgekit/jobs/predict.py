@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core.errors import RecipeError
+from edgekit.devices.power import peak_in
 from edgekit.devices.profiles import profile_of
 from edgekit.graph.cost import cost_of
 from edgekit.graph.half import restore_half
@@ -35,7 +36,7 @@ def predicted(
         precision: As a row words it.
         imgsz: Image side in pixels; 640, or an ONNX file's own, where 0.
         software: Edition as a row words it.
-        power: Power mode as a row words it.
+        power: Power mode of the device's profile, or as a row words it.
 
     Raises:
         RecipeError: Something is unknown; the message says which fact is missing.
@@ -55,6 +56,7 @@ def predicted(
             model=name,
             software=software,
             power=power,
+            peak=peak_in(profile, power),
         )
     )
     facts = {"ms": found.ms, "low_ms": found.low_ms, "high_ms": found.high_ms}

@@ -34,6 +34,7 @@ class Question:
         model: Catalogue name, empty for a user's own.
         software: Edition, empty for the newest published for that device and engine.
         power: Power mode as a row words it.
+        peak: Dense fp16 GFLOPS of the GPU in the power mode asked for, 0 for the device's own.
     """
 
     device: str
@@ -43,6 +44,7 @@ class Question:
     model: str = ""
     software: str = ""
     power: str = ""
+    peak: float = 0.0
 
 
 def known_models() -> tuple[str, ...]:
@@ -121,7 +123,9 @@ def _point(asked: Question) -> Point:
         "software": asked.software or _newest(device, engine, unit), "power": asked.power,
         "family": family_of(asked.model) if asked.model else "", "model": asked.model,
     }  # fmt: skip
-    peak = _peaks().get(device, {}).get(unit, 0.0)
+    # A DLA and a CPU have clocks of their own.
+    own = asked.peak if unit == "gpu" else 0.0
+    peak = own or _peaks().get(device, {}).get(unit, 0.0)
     return Point(keys=keys, gflops=asked.size.gflops, activations_m=asked.size.activations_m, peak=peak)
 
 
