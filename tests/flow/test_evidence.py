@@ -48,6 +48,15 @@ def test_the_bench_against_ultralytics_runs(tmp_path: Path):
     assert set(found["map50"]) == {"edgekit", "yolo export onnx", "yolo export openvino int8"}
 
 
+def test_the_evidence_of_sparsity_can_be_gathered_again():
+    assert json.loads(run_script(ROOT / "scripts/evidence/sparsity.py", "--slice")) == {"layers": 3}
+
+
+def test_the_evidence_of_engines_says_where_there_can_be_none():
+    """This machine has no driver; on a board it says which TensorRT it found."""
+    assert "no NVIDIA driver" in run_script(ROOT / "scripts/evidence/engines.py", "--slice")
+
+
 def test_the_evidence_of_dialects_can_be_gathered_again():
     assert '"refused": 0' in run_script(ROOT / "scripts/evidence/jetson.py", "--slice")
 

@@ -52,7 +52,7 @@ def prunable(model: Any) -> list[Any]:
         )
         if (
             weight is not None
-            and weight.ndim >= 2
+            and weight.ndim == (4 if node.op_type == "Conv" else 2)
             and not weight.shape[input_axis(node)] % GROUP
             and not _grouped(node)
         ):
