@@ -10,12 +10,18 @@ import ctypes
 import enum
 import json
 import os
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime
+
+_NEED_CONTEXT = frozenset({
+    "cuMemHostAlloc", "cuMemAlloc_v2", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize", "cuGraphLaunch",
+    "cuMemFree_v2", "cuMemFreeHost", "cuStreamCreate",
+})  # fmt: skip
 
 
 class Driver:
@@ -27,6 +33,8 @@ class Driver:
         self.calls: list[str] = []
         self.recording: list[Callable[[], None]] | None = None
         self.graphs: list[list[Callable[[], None]]] = []
+        # A context belongs to a thread: calls in another fail as CUDA's do.
+        self.threads: set[int] = set()
 
     def __call__(self, _name: str) -> Driver:
         return self
@@ -34,6 +42,8 @@ class Driver:
     def __getattr__(self, name: str) -> Callable[..., int]:
         def call(*words: Any) -> int:
             self.calls.append(name)
+            if name in _NEED_CONTEXT and threading.get_ident() not in self.threads:
+                return 201
             return getattr(Driver, f"_{name}")(self, *words) or 0
 
         return call
@@ -41,7 +51,10 @@ class Driver:
     def _nothing(self, *_: Any) -> None:
         return None
 
-    _cuInit = _cuCtxSetCurrent = _cuStreamDestroy_v2 = _cuDevicePrimaryCtxRelease_v2 = _nothing
+    def _cuCtxSetCurrent(self, _context: Any) -> None:
+        self.threads.add(threading.get_ident())
+
+    _cuInit = _cuStreamDestroy_v2 = _cuDevicePrimaryCtxRelease_v2 = _nothing
     _cuStreamSynchronize = _cuGraphExecDestroy = _nothing
 
     def _cuDeviceGetCount(self, ref: Any) -> None:
@@ -191,17 +204,24 @@ def tensorrt(
                 for k, layer in enumerate(json.loads(self.engine.layers)["Layers"]):
                     self.profiler.report_layer_time(layer["Name"], float(k + 1))
 
-    class Logger:
-        ERROR = 1
+    class ILogger:
+        INTERNAL_ERROR, ERROR, WARNING = range(3)
 
-        def __init__(self, _level: int) -> None:
-            pass
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            self.logger = logger
 
-    def deserialize(plan: bytes) -> Engine | None:
-        return None if plan == b"foreign" else Engine(plan)
+        def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+            if plan == b"foreign":
+                self.logger.log(
+                    ILogger.WARNING, "Using an engine plan file across different models of devices"
+                )
+                self.logger.log(ILogger.ERROR, "Version tag does not match")
+                return None
+            return Engine(plan)
 
     return SimpleNamespace(
-        Logger=Logger, Runtime=lambda _logger: SimpleNamespace(deserialize_cuda_engine=deserialize), TensorIOMode=modes,
+        ILogger=ILogger, Runtime=Runtime, init_libnvinfer_plugins=lambda _logger, _space: True, TensorIOMode=modes,
         nptype=lambda kind: kind, IProfiler=type("IProfiler", (), {"__init__": lambda _self: None}),
         LayerInformationFormat=SimpleNamespace(JSON=1),
     )  # fmt: skip

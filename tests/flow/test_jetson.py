@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import pytest
 
+from edgekit.core.digest import digest_bytes
 from edgekit.graph.onnx_file import save_onnx
 from tests.conftest import run_edgekit
 from tests.trt_faults import FAULTS
@@ -156,6 +157,7 @@ def test_an_app_gets_detections_from_an_engine_once_it_is_built(
     (place / engines.PLAN).write_bytes(plan)
     meta = {
         "bytes": len(plan),
+        "sha256": digest_bytes(plan),
         "precision": "fp16",
         "attempts": [],
         "when": "",

@@ -130,6 +130,11 @@ def test_an_int8_that_cannot_be_built_is_told_and_another_is_chosen(
     assert "Could not find any implementation" in int8["note"]
     assert told["chosen"] != "tensorrt-int8"
     assert ran.code == 0, ran.err
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(f"{recipe.read_text()}devices: {{gate-orin: {{backend: tensorrt}}}}\n")
+    alone = board.compile(strict, tmp_path / "strict", "--precision", "int8")
+    assert alone.code == 4
+    assert "Could not find any implementation" in alone.err, "TensorRT's own words, not a guess"
 
 
 def test_another_release_than_the_boards_is_refused_before_anything_slow(

@@ -90,6 +90,7 @@ def test_the_calls_are_those_that_each_version_knows(
     }
     level = [] if version == "v8_5" else [["config", "builder_optimization_level", 3]]
     assert fake.calls() == [
+        ["plugins", ""],
         ["create_network", creation.get(version, ["STRONGLY_TYPED"])],
         ["parse", "model.onnx"],
         ["set_memory_pool_limit", "WORKSPACE", 2000 << 20],
@@ -233,7 +234,7 @@ def test_a_real_builder_tells_how_far_it_is(detector: Path):
     import tensorrt_rtx
 
     said: list[str] = []
-    logger, _ = build_engine._logger(tensorrt_rtx)
+    logger, _ = build_engine.logger_of(tensorrt_rtx)
     builder = tensorrt_rtx.Builder(logger)
     network = builder.create_network(0)
     assert tensorrt_rtx.OnnxParser(network, logger).parse_from_file(str(detector))
@@ -295,9 +296,10 @@ def test_a_refused_timing_cache_is_written_anew(detector: Path, tmp_path: Path, 
     engines.clear([ensure(folder).key])
     assert ensure(folder).meta["timing_cache"] == "used"
     assert cache.read_bytes() == b"+timed+timed"
-    engines.clear([ensure(folder).key])
-    fake.does("cache-refused")
-    assert ensure(folder).meta["timing_cache"] == "refused"
+    for what in ("cache-refused", "cache-unreadable"):
+        engines.clear([e.key for e in engines.listed()])
+        fake.does(what)
+        assert ensure(folder).meta["timing_cache"] == "refused"
     assert cache.read_bytes() == b"+timed"
 
 
@@ -409,7 +411,9 @@ def test_the_builder_stands_alone(detector: Path, tmp_path: Path, fake: Fake):
         f"import runpy, sys; sys.path.insert(0, {str(FAKES / 'v10_3')!r}); sys.argv = ['b', '--no-probe'];"
         f"runpy.run_path({str(folder / 'build_engine.py')!r}, run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-I", "-c", start], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", start], capture_output=True, text=True, errors="replace"
+    )
     assert done.returncode == 0, done.stderr
     assert (folder / "engine.plan").is_file()
     assert json.loads(done.stdout)["precision"] == "int8"

@@ -115,17 +115,24 @@ def test_scales_go_into_a_calibration_cache_for_the_dla(network: Any, plan: Quan
     text = one.texts["calib.cache"]
     assert text.startswith("TRT-100300-EntropyCalibration2\n")
     low, high = plan.ranges["images"]
-    assert scales_in(text)["images"] == pytest.approx(max(-low, high) / 127, rel=1e-6)
+    scales = scales_in(text)
+    assert scales["images"] == pytest.approx(max(-low, high) / 127, rel=1e-6)
     assert one.options["dla_core"] == 0
-    assert one.options["layer_precisions"] == {}
+    read = {i for n in one.model.graph.node if n.name in plan.int8_layers() for i in n.input}
+    assert read & plan.ranges.keys() <= scales.keys(), "what int8 layers read has a scale"
+    assert scales.keys() < plan.ranges.keys(), "and not every tensor"
+    held = one.options["layer_precisions"]
+    others = {n.name for n in one.model.graph.node if not scales.keys() & set(n.input)}
+    assert held == dict.fromkeys(sorted(others), "fp16")
+    assert held, "activations are held in fp16, as the graph that is judged has them"
 
 
 def test_the_cache_has_nvidias_digits():
-    text = calibration_text({"tensor": (-1.0, 0.5)}, "8.6.0")
+    text = calibration_text({"tensor": 1.0}, "8.6.0")
     assert text.splitlines()[0] == "TRT-8600-EntropyCalibration2"
     (scale,) = struct.unpack(">f", bytes.fromhex("3c00f9f4"))
     assert scale == pytest.approx(0.007872, rel=1e-4)
-    assert calibration_text({"t": (0.0, scale * 127)}, "8.6.0").splitlines()[1] == "t: 3c00f9f4"
+    assert calibration_text({"t": scale}, "8.6.0").splitlines()[1] == "t: 3c00f9f4"
     with pytest.raises(RecipeError, match="line 2"):
         scales_in("TRT-8600-EntropyCalibration2\nx: zz\n")
     with pytest.raises(RecipeError, match="first line"):
@@ -241,3 +248,48 @@ def test_a_concat_between_fp16_scales_runs_on_the_host(tmp_path: Path):
 def test_int8_without_a_plan_is_refused(network: Any):
     with pytest.raises(RecipeError, match="quantize"):
         write(network, None, "int8", target("trt11"))
+
+
+def test_a_constant_that_fp16_turns_into_zero_keeps_its_node_in_float32():
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    stored = [numpy_helper.from_array(np.array([1e-12], np.float32), "eps")]
+    nodes = [
+        helper.make_node("Add", ["x", "eps"], ["sum"], name="add"),
+        helper.make_node("Div", ["x", "sum"], ["y"], name="div"),
+    ]
+    graph = helper.make_graph(nodes, "one", [given], [made], stored)
+    typed = strongly_typed(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)]))
+    types = {
+        v.name: v.type.tensor_type.elem_type
+        for v in onnx.shape_inference.infer_shapes(typed).graph.value_info
+    }
+    (add,) = (n for n in typed.graph.node if n.name == "add")
+    assert "eps" in add.input
+    assert types["sum"] == TensorProto.FLOAT
+
+
+def test_a_constant_of_shape_without_a_value_makes_half_zeros():
+    shape = numpy_helper.from_array(np.array([1, 4], np.int64), "shape")
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"], name="zeros"),
+        helper.make_node("Add", ["x", "zeros"], ["y"], name="add"),
+    ]
+    graph = helper.make_graph(nodes, "one", [given], [made], [shape])
+    typed = strongly_typed(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)]))
+    onnx.checker.check_model(typed, full_check=True)
+
+
+def test_weak_types_keep_sums_and_norms_in_float32_as_the_judged_graph_has_them():
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["m"], name="mul"),
+        helper.make_node("ReduceMean", ["m"], ["y"], name="mean", axes=[2]),
+    ]
+    graph = helper.make_graph(nodes, "one", [given], [made])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    assert write(model, None, "fp16", target("trt10-weak")).options["layer_precisions"] == {"mean": "fp32"}
+    assert "layer_precisions" not in write(model, None, "fp32", target("trt10-weak")).options

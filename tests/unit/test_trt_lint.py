@@ -6,7 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.core.lazy import have
 from edgekit.devices.jetpacks import target_for
@@ -58,3 +60,20 @@ def test_an_operator_that_no_table_names_is_an_error():
     one.graph.node[0].op_type = "MyRelu"
     found = lint(one, target_for(profile_of("jetson-agx-orin")))
     assert [(f.rule, f.node) for f in found] == [("operator", "relu")]
+
+
+def test_a_dequantizer_of_int8_needs_no_zero_point():
+    """It is optional, and the type is the input's."""
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    stored = [
+        numpy_helper.from_array(np.ones((1, 4), np.int8), "w"), numpy_helper.from_array(np.float32(0.1), "s"),
+    ]  # fmt: skip
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["d"], name="dq"),
+        helper.make_node("Add", ["x", "d"], ["y"], name="add"),
+    ]
+    sound = helper.make_model(
+        helper.make_graph(nodes, "one", [given], [made], stored), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    assert not [f for f in lint(sound, target_for(profile_of("jetson-orin"))) if f.rule == "uint8"]

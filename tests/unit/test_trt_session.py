@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,10 @@ def test_int32_of_tensorrt_8_is_widened_to_the_contracts_int64(tmp_path: Path):
 
 def test_a_foreign_engine_and_a_foreign_contract_are_refused(detector: Path, classifier: Path):
     driver = Driver()
-    with pytest.raises(ContractError, match="another version or for another GPU"):
+    with pytest.raises(ContractError, match="cannot read the engine: Version tag does not match"):
         own.opened(b"foreign", contract_of(detector), trt=tensorrt(driver), cuda=Cuda(driver))
+    assert "cuDevicePrimaryCtxRelease_v2" in driver.calls
+    assert not driver.kept, "nothing stays allocated"
     with pytest.raises(ContractError, match="the engine has"):
         own.opened(detector.read_bytes(), contract_of(classifier), trt=tensorrt(driver), cuda=Cuda(driver))
 
@@ -133,3 +136,22 @@ def test_without_a_driver_the_reason_is_told_and_nothing_crashes(detector: Path)
     with pytest.raises(MissingError, match="no NVIDIA driver"):
         Cuda(missing)
     assert "built on the device; here no NVIDIA driver" in own.PLUGIN.refusal({})
+
+
+def test_an_app_may_load_in_one_thread_and_run_in_another(detector: Path):
+    driver = Driver()
+    (given,) = inputs(1)
+    found: list[Any] = []
+    with session_on(detector, driver) as session:
+        thread = threading.Thread(target=lambda: found.append(session.infer(given)))
+        thread.start()
+        thread.join()
+    (one,), (two,) = found[0].values(), reference(detector, given).values()
+    assert np.array_equal(one, two)
+
+
+def test_a_driver_without_tensorrt_for_this_python_is_a_reason_not_an_error(monkeypatch: pytest.MonkeyPatch):
+    """A venv made without --system-site-packages on a Jetson: the app gets the next variant."""
+    monkeypatch.setattr(own.build_engine, "probe", dict)
+    monkeypatch.setattr(own, "have", lambda _: False)
+    assert "has no tensorrt" in own.PLUGIN.refusal({})

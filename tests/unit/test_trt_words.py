@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.backends.trt_inspector import dtype_word, layers_of, profile_ms, reformat_share
+from edgekit.backends.trt_inspector import dtype_word, layers_of, reformat_share
 from edgekit.backends.trt_trtexec import command, flags_of
 from edgekit.core.errors import ContractError, RecipeError
 
@@ -120,8 +120,3 @@ def test_an_engine_without_details_is_refused():
         layers_of("{}", {})
     with pytest.raises(ContractError, match="names none"):
         layers_of(json.dumps(NEW), {"other": 1.0})
-
-
-def test_trtexecs_profile_is_read():
-    text = '[{"count": 10}, {"name": "a", "timeMs": 20.0, "averageMs": 2.0, "percentage": 100.0}]'
-    assert profile_ms(text) == {"a": 2.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from edgekit.core.watch import Watcher, watcher
 # Left to the system while a build runs.
 _SPARE_MB = 300
 _LOOK_S = 0.2
+_PHASE = re.compile(r"phase (?P<phase>[a-z]+)(?: (?P<done>\d+) (?P<total>\d+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,8 @@ class Work:
     limit_s: float
 
 
-def tried(work: Work, workspace: int, free_mb: Callable[[], int]) -> tuple[dict[str, Any] | None, str]:
-    """Build once in a child; return what it said, or None, and the outcome in words."""
+def tried(work: Work, workspace: int, free_mb: Callable[[], int]) -> tuple[dict[str, Any] | None, str, bool]:
+    """Build once in a child; return what it said or None, the outcome in words, and whether memory was missing."""
     words = [
         sys.executable, "-m", build_engine.__name__, "--folder", str(work.folder), "--entry", str(work.entry["model"]), "--no-probe",
         "--out", str(work.out / "engine.plan"), "--workspace-mb", str(workspace), "--timing-cache", str(work.timings),
@@ -44,7 +46,9 @@ def tried(work: Work, workspace: int, free_mb: Callable[[], int]) -> tuple[dict[
     others: list[str] = []
     # The agent runs from an archive that only its own sys.path names.
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as child:
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=env
+    ) as child:
         # A watcher belongs to its thread, and the listener is another.
         listener = threading.Thread(target=_listen, args=(child, watcher(), heard, others), daemon=True)
         listener.start()
@@ -54,37 +58,44 @@ def tried(work: Work, workspace: int, free_mb: Callable[[], int]) -> tuple[dict[
         output = told()
     phase = heard[-1] if heard else "start"
     if ended:
-        return None, f"{ended} (phase {phase})"
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
+        return None, f"{ended} (phase {phase})", "memory" in ended
+    return _outcome(work, child.returncode, output, phase, "".join(others[-1:]))
+
+
+def _outcome(
+    work: Work, code: int, output: str, phase: str, last: str
+) -> tuple[dict[str, Any] | None, str, bool]:
+    """Say what a child's exit code and output mean, as `tried` does."""
+    if code < 0:
+        name = signal.Signals(-code).name
         why = "killed, most likely for lack of memory" if name == "SIGKILL" else f"crashed with {name}"
-        return None, f"{why} (phase {phase})"
+        return None, f"{why} (phase {phase})", name == "SIGKILL"
     said = last_json(output)
     if not said:
-        return None, f"its process ended with {child.returncode} (phase {phase}): {''.join(others[-1:])}"
-    if child.returncode == build_engine.NO_SPACE:
+        return None, f"its process ended with {code} (phase {phase}): {last}", False
+    if code == build_engine.NO_SPACE:
         raise ResourceError(
             f"{work.timings.parent}: {said['error']}",
             hint="Free space there: `edgekit engine clear` removes engines.",
         )
-    if child.returncode == build_engine.NO_MEMORY:
-        return None, f"out of memory: {said['error']}"
-    if child.returncode:
-        return None, str(said.get("error", "no reason given"))
-    return said, "built"
+    if code == build_engine.NO_MEMORY:
+        return None, f"out of memory: {said['error']}", True
+    if code:
+        return None, str(said.get("error", "no reason given")), False
+    return said, "built", False
 
 
 def _listen(child: subprocess.Popen[str], told: Watcher, heard: list[str], others: list[str]) -> None:
     """Hear the phases that a child tells on stderr, and keep what else it says."""
     assert child.stderr
     for line in child.stderr:
-        if line.startswith("phase "):
-            _, phase, *steps = line.split()
-            if steps:
-                told.step("engine: build", int(steps[0]), int(steps[1]))
+        # What NVIDIA's libraries print may stand on the same line.
+        if found := _PHASE.fullmatch(line.strip()):
+            if found["total"]:
+                told.step("engine: build", int(found["done"]), int(found["total"]))
                 continue
-            heard.append(phase)
-            told.phase(f"engine: {phase}")
+            heard.append(found["phase"])
+            told.phase(f"engine: {found['phase']}")
         elif line.strip():
             others.append(line.strip())
 

@@ -14,8 +14,10 @@ full or may not be written.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -23,14 +25,12 @@ from pathlib import Path
 from typing import Any
 
 BUILT, BAD_INPUT, REFUSED, NO_MEMORY, NO_DRIVER, NO_SPACE = 0, 2, 5, 6, 7, 8
-_OOM_WORDS = (
-    "out of memory",
-    "outofmemory",
-    "insufficient memory",
-    "cuda error 2",
-    "failed to allocate",
-    "cudaerrormemoryallocation",
+# Said in errors; warnings of it belong to healthy builds, which skip a kernel that wants too much.
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|outofmemory|insufficient memory|cuda error 2\b|failed to allocate|cudaerrormemoryallocation|std::bad_alloc",
+    re.IGNORECASE,
 )
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _ATTRIBUTES = {"major": 75, "minor": 76, "sm": 16}
 
 
@@ -105,8 +105,9 @@ def build(
         BuildError: Parser or builder refused, memory ran out, or there is no TensorRT.
     """
     trt = _tensorrt()
-    logger, complaints = _logger(trt)
+    logger, complaints = logger_of(trt)
     say("start")
+    register_plugins(trt, logger)
     builder = _builder(trt, logger, complaints)
     network = builder.create_network(_network_flags(trt, entry))
     parser = trt.OnnxParser(network, logger)
@@ -115,7 +116,7 @@ def build(
     say("parse")
     if not parser.parse_from_file(str(folder / entry["model"])):
         errors = [(True, str(parser.get_error(k))) for k in range(parser.num_errors)] or complaints
-        raise BuildError(REFUSED, f"the parser refused {entry['model']}: {_first(errors)}")
+        raise BuildError(REFUSED, f"the parser refused {entry['model']}: {first_of(errors)}")
     config = builder.create_builder_config()
     kept = _configure(trt, config, network, entry, folder, workspace)
     cache = _use_timing_cache(config, timing_cache)
@@ -128,15 +129,15 @@ def build(
     plan = builder.build_serialized_network(network, config)
     del kept
     if plan is None:
-        memory = any(w in c.lower() for _, c in complaints for w in _OOM_WORDS)
+        memory = any(OUT_OF_MEMORY.search(words) for wrong, words in complaints if wrong)
         raise BuildError(
-            NO_MEMORY if memory else REFUSED, f"the builder gave no engine: {_first(complaints)}"
+            NO_MEMORY if memory else REFUSED, f"the builder gave no engine: {first_of(complaints)}"
         )
     data = bytes(plan)
     say("write")
     _write(out, data)
     if timing_cache is not None:
-        _write(timing_cache, bytes(config.get_timing_cache().serialize()))
+        cache = _keep_timings(config, timing_cache, cache)
     return {
         "tensorrt": str(trt.__version__), "seconds": round(time.perf_counter() - begun, 1), "bytes": len(data),
         "timing_cache": cache, "workspace_mb": workspace, "precision": entry["precision"], "model": entry["model"],
@@ -167,7 +168,7 @@ def _builder(trt: Any, logger: Any, complaints: list[tuple[bool, str]]) -> Any:
         return trt.Builder(logger)
     except TypeError as error:
         raise BuildError(
-            NO_DRIVER, f"TensorRT {trt.__version__} does not start here: {_first(complaints) or error}"
+            NO_DRIVER, f"TensorRT {trt.__version__} does not start here: {first_of(complaints) or error}"
         ) from None
 
 
@@ -194,7 +195,13 @@ def _monitor(trt: Any, say: Callable[[str], object]) -> Any:
     return Monitor()
 
 
-def _logger(trt: Any) -> Any:
+def register_plugins(trt: Any, logger: Any) -> None:
+    """Make TensorRT's own plugins known: its parser turns some operators into them, and engines name them."""
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(logger, "")
+
+
+def logger_of(trt: Any) -> Any:
     """Return a logger and the list that it fills with warnings and errors: whether it is an error, and its words."""
     heard: list[tuple[bool, str]] = []
     errors = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
@@ -210,7 +217,7 @@ def _logger(trt: Any) -> Any:
     return Logger(), heard
 
 
-def _first(heard: list[tuple[bool, str]]) -> str:
+def first_of(heard: list[tuple[bool, str]]) -> str:
     """Return the first error's first line, a warning's where there was none: TensorRT warns of much that is harmless."""
     words = [w.strip() for wrong in (True, False) for is_wrong, w in heard if is_wrong is wrong and w.strip()]
     return (words[0].splitlines()[0] if words else "it gave no reason")[:300]
@@ -293,10 +300,21 @@ def _use_timing_cache(config: Any, path: Path | None) -> str:
     if path is None:
         return "none"
     data = path.read_bytes() if path.is_file() else b""
-    if data and config.set_timing_cache(config.create_timing_cache(data), False):  # noqa: FBT003 - their signature
+    kept = config.create_timing_cache(data) if data else None
+    # None where it cannot be read at all, False where it is another version's.
+    if kept is not None and config.set_timing_cache(kept, False):  # noqa: FBT003 - their signature
         return "used"
     config.set_timing_cache(config.create_timing_cache(b""), False)  # noqa: FBT003
     return "refused" if data else "new"
+
+
+def _keep_timings(config: Any, path: Path, state: str) -> str:
+    """Write what this build timed; a full disk loses that alone, not the engine."""
+    try:
+        _write(path, bytes(config.get_timing_cache().serialize()))
+    except OSError as error:
+        return f"{state}, not written: {error.strerror}"
+    return state
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -358,8 +376,9 @@ def main(words: list[str] | None = None) -> int:
         print(json.dumps({"error": str(error), "code": error.code}))
         return error.code
     except OSError as error:
-        print(json.dumps({"error": f"{error.filename or given.folder}: {error.strerror}", "code": NO_SPACE}))
-        return NO_SPACE
+        code = NO_SPACE if error.errno in _NO_ROOM else BAD_INPUT
+        print(json.dumps({"error": f"{error.filename or given.folder}: {error.strerror}", "code": code}))
+        return code
     except MemoryError:
         print(json.dumps({"error": "this process ran out of memory", "code": NO_MEMORY}))
         return NO_MEMORY

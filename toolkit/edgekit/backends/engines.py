@@ -103,13 +103,19 @@ class Engine:
         """What it was built from: int8, or the fp16 twin."""
         return str(self.meta["precision"])
 
+    def other_than(self, precision: str) -> str:
+        """Return what it is where that is not TensorRT's own engine of a precision, empty where it is."""
+        if self.provider:
+            return f"{self.precision}, run by onnxruntime's {self.provider}"
+        return f"the {self.precision} twin" if self.precision != precision else ""
+
     def facts(self) -> dict[str, Any]:
         """Return what a person wants to know of it."""
         meta = self.meta
         return {
             "key": self.key, "precision": self.precision, "model": meta["model"], "mb": round(meta["bytes"] / 1e6, 2),
             "tensorrt": meta["tensorrt"], "gpu": meta["board"]["gpu"], "when": meta["when"], "seconds": meta["seconds"],
-            "attempts": list(meta["attempts"]), "plan": str(self.plan), "fresh": self.fresh,
+            "provider": self.provider, "attempts": list(meta["attempts"]), "plan": str(self.plan), "fresh": self.fresh,
         }  # fmt: skip
 
 
@@ -120,8 +126,10 @@ def root() -> Path:
 
 def key_of(folder: Path, entry: Mapping[str, Any], board: Board) -> str:
     """Return the key of one build: the file, its options, and the board without its power mode."""
+    # Whatever the file is called: the twin beside int8 and the fp16 variant's file are one.
+    options = {k: v for k, v in entry.items() if k != "model"}
     said = {
-        "model": digest_file(folder / str(entry["model"])), "options": dict(entry), "board": vars(replace(board, power_mode="")),
+        "model": digest_file(folder / str(entry["model"])), "options": options, "board": vars(replace(board, power_mode="")),
         "calibration": digest_file(folder / str(entry["calibration"])) if entry.get("calibration") else "",
     }  # fmt: skip
     return digest_value(said)[:32]
@@ -183,10 +191,13 @@ def ensure(
     for entry in builds_in(folder):
         key = key_of(folder, entry, board)
         place = root() / key
-        if found := kept(key):
+        found, failed = _still_good(key, test, attempts)
+        if found:
             return replace(
                 found, meta={**found.meta, "attempts": [*map(vars, attempts), *found.meta["attempts"]]}
             )
+        if failed:
+            continue
         with resource_errors(place), locked(place, hint="Wait for it: it builds the same engine."):
             if found := kept(key):
                 return found
@@ -195,11 +206,13 @@ def ensure(
                     folder=folder, entry=entry, out=Path(room), timings=root() / board.timing_name, limit_s=limit_s,
                 )  # fmt: skip
                 meta = _ladder(work, board, attempts, free_mb)
-                if meta is not None and test and (why := test(Path(room) / PLAN, str(meta["precision"]))):
+                why = test(Path(room) / PLAN, str(meta["precision"])) if meta is not None and test else ""
+                if why:
                     attempts[-1] = replace(attempts[-1], outcome=why)
-                    watcher().note(f"engine {meta['precision']}: {why}")
+                    watcher().note(f"engine {entry['precision']}: {why}")
                     meta = None
                 if meta is not None:
+                    meta |= {"tested": test is not None, "sha256": digest_file(Path(room) / PLAN)}
                     with folder_aside(place) as aside:
                         (Path(room) / PLAN).replace(aside / PLAN)
                         write_json(aside / META, meta)
@@ -212,6 +225,22 @@ def ensure(
     raise ContractError(
         f"no engine could be built from {folder}: {words}", hint="See the attempts; use another variant."
     )
+
+
+def _still_good(key: str, test: Test | None, attempts: list[Attempt]) -> tuple[Engine | None, bool]:
+    """Return a kept engine that is whole and passes, and whether one failed: what was never tried is tried now."""
+    found = kept(key)
+    if found is None or test is None or found.meta.get("tested"):
+        return found, False
+    if why := test(found.plan, found.precision):
+        model = str(found.meta["model"])
+        attempts.append(Attempt(model=model, precision=found.precision, workspace_mb=0, outcome=why))
+        watcher().note(f"engine {found.precision} in the cache: {why}")
+        shutil.rmtree(found.folder)
+        return None, True
+    tested = {**found.meta, "tested": True}
+    write_json(found.folder / META, tested)
+    return replace(found, meta=tested), False
 
 
 def builds_in(folder: Path) -> list[dict[str, Any]]:
@@ -240,7 +269,9 @@ def kept(key: str) -> Engine | None:
     folder = root() / key
     try:
         meta = json.loads((folder / META).read_text())
-        whole = (folder / PLAN).stat().st_size == meta["bytes"]
+        whole = (folder / PLAN).stat().st_size == meta["bytes"] and digest_file(folder / PLAN) == meta[
+            "sha256"
+        ]
     except (OSError, ValueError, KeyError):
         return None
     return Engine(key=key, folder=folder, meta=meta) if whole else None
@@ -279,7 +310,7 @@ def _ladder(
     workspace = build_engine.workspace_mb(int(work.entry.get("workspace_mb", 1024)), free_mb())
     while True:
         begun = time.perf_counter()
-        said, outcome = tried(work, workspace, free_mb)
+        said, outcome, memory = tried(work, workspace, free_mb)
         seconds = round(time.perf_counter() - begun, 1)
         attempts.append(
             Attempt(
@@ -290,7 +321,7 @@ def _ladder(
         watcher().note(f"engine {work.entry['precision']}, workspace {workspace} MB: {outcome}")
         if said is not None:
             return {**said, **_story(board, work.entry, attempts)}
-        if "memory" not in outcome or workspace <= _LEAST_WORKSPACE_MB:
+        if not memory or workspace <= _LEAST_WORKSPACE_MB:
             return None
         workspace = max(workspace // 2, _LEAST_WORKSPACE_MB)
 
@@ -316,9 +347,15 @@ def _by_provider(
         tempfile.TemporaryDirectory(dir=root(), prefix=".build-") as room,
     ):
         begun = time.perf_counter()
-        order = {"model": str(model), "provider": provider, "cache": f"{room}/cache", "inputs": inputs}
+        order = {
+            "model": str(model), "provider": provider, "cache": f"{room}/cache", "inputs": inputs, "half": precision != "fp32",
+        }  # fmt: skip
         said, why = child_of(providers.__name__, order, limit_s)
-        outcome = f"{provider}: {why}" if why else f"built by onnxruntime's {provider}"
+        outcome = (
+            f"{provider}: {why}"
+            if why
+            else f"built by onnxruntime's {provider}, {said['own']:.0%} of the time in it"
+        )
         one = Attempt(
             model=model.name, precision=precision, workspace_mb=0, outcome=outcome, seconds=round(time.perf_counter() - begun, 1),
         )  # fmt: skip
@@ -333,6 +370,7 @@ def _by_provider(
         with folder_aside(place) as aside:
             (Path(room) / "cache").replace(aside / "cache")
             (aside / PLAN).write_text(provider)
+            meta["sha256"] = digest_file(aside / PLAN)
             write_json(aside / META, meta)
     return Engine(key=place.name, folder=place, meta=meta, fresh=True)
 
@@ -352,8 +390,26 @@ def built(
         EdgekitError: As `probed` and `ensure`.
     """
     board = replace(probed(), power_mode=power_mode)
+    note = refuse_other_version(folder, board.tensorrt)
     found = ensure(folder, board, limit_s=limit_s, test=test)
-    return {**found.facts(), "warning": same_power(found, board)}
+    warned = [w for w in (note, same_power(found, board)) if w]
+    return {**found.facts(), "warning": "; ".join(warned)}
+
+
+def refuse_other_version(folder: Path, tensorrt: str) -> str:
+    """Return a warning where files were written for another minor version than the board's.
+
+    Raises:
+        RecipeError: They were written for another major version, which knows other files.
+    """
+    wanted = str(json.loads((folder / "build.json").read_text()).get("target", {}).get("tensorrt", tensorrt))
+    if wanted.split(".", maxsplit=1)[0] != tensorrt.split(".", maxsplit=1)[0]:
+        raise RecipeError(
+            f"{folder}: was compiled for TensorRT {wanted}, this board has {tensorrt}",
+            hint=f"Compile it with --tensorrt {'.'.join(tensorrt.split('.')[:3])}.",
+        )
+    same = wanted.split(".")[:2] == tensorrt.split(".")[:2]
+    return "" if same else f"compiled for TensorRT {wanted}, this board has {tensorrt}"
 
 
 def same_power(engine: Engine, board: Board) -> str:

@@ -23,6 +23,8 @@ from edgekit.core.errors import ContractError, EdgekitError
 from edgekit.core.lazy import have, need
 from edgekit.core.records import LayerRun
 
+# Of the time: a provider with less has handed the network over.
+_LEAST_OWN = 0.5
 TENSORRT, CUDA = "TensorrtExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -34,37 +36,38 @@ def available() -> tuple[str, ...]:
     return tuple(p for p in (TENSORRT, CUDA) if p in compiled)
 
 
-def opened(model: Path, provider: str, cache: Path) -> Session:
+def opened(model: Path, provider: str, cache: Path, *, half: bool) -> Session:
     """Return a session whose first provider is the one asked for.
 
     Args:
         model: ONNX file.
         provider: Name, as onnxruntime has it.
         cache: Folder where the provider keeps its own engines and timings.
+        half: Whether it may compute in fp16 what the file leaves in float32.
 
     Raises:
         ContractError: onnxruntime fell back to another, or cannot read the file.
     """
-    return OrtSession(_made(model, provider, cache))
+    return OrtSession(_made(model, provider, cache, half=half))
 
 
-def receipt(model: Path, provider: str, cache: Path, inputs: Arrays) -> tuple[LayerRun, ...]:
+def receipt(model: Path, provider: str, cache: Path, *, half: bool, inputs: Arrays) -> tuple[LayerRun, ...]:
     """Profile a few runs and return each node with the provider that computed it and its share of time."""
     with tempfile.TemporaryDirectory() as folder:
-        session = _made(model, provider, cache, profile=str(Path(folder) / "profile"))
+        session = _made(model, provider, cache, half=half, profile=str(Path(folder) / "profile"))
         for _ in range(6):
             session.run(None, dict(inputs))
         return layers_of(json.loads(Path(session.end_profiling()).read_text()))
 
 
-def _made(model: Path, provider: str, cache: Path, *, profile: str = "") -> Any:
+def _made(model: Path, provider: str, cache: Path, *, half: bool, profile: str = "") -> Any:
     ort = need("onnxruntime", why=f"run {model.name} with {provider}")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if profile:
         options.enable_profiling = True
         options.profile_file_prefix = profile
-    wanted = [(provider, _settings(cache))] if provider == TENSORRT else [provider]
+    wanted = [(provider, _settings(cache, half=half))] if provider == TENSORRT else [provider]
     rest = [p for p in (CUDA, CPU) if p != provider and p in ort.get_available_providers()]
     try:
         with warnings.catch_warnings():
@@ -81,10 +84,10 @@ def _made(model: Path, provider: str, cache: Path, *, profile: str = "") -> Any:
     return session
 
 
-def _settings(cache: Path) -> dict[str, str]:
-    """Return the TensorRT provider's options: half precision where types are left to it, and its own caches."""
+def _settings(cache: Path, *, half: bool) -> dict[str, str]:
+    """Return the TensorRT provider's options: half precision where it may, and its own caches."""
     return {
-        "trt_fp16_enable": "1", "trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache),
+        "trt_fp16_enable": str(int(half)), "trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache),
         "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(cache),
     }  # fmt: skip
 
@@ -95,13 +98,13 @@ def _tried(order: dict[str, Any]) -> dict[str, Any]:
     cache.mkdir(parents=True, exist_ok=True)
     given = {s["name"]: np.zeros(s["shape"], s["dtype"]) for s in order["inputs"]}
     placed: dict[str, float] = {}
-    for one in receipt(model, provider, cache, given):
+    for one in receipt(model, provider, cache, half=bool(order["half"]), inputs=given):
         placed[one.unit] = placed.get(one.unit, 0.0) + one.share
-    own = "CPU" if provider == CPU else provider
-    if not placed.get(own):
-        return {"error": f"{provider} computes none of it: {placed}"}
+    own = placed.get("CPU" if provider == CPU else provider, 0.0)
+    if own < _LEAST_OWN:
+        return {"error": f"only {own:.0%} of the time is spent in it, the rest elsewhere"}
     placed = {unit: round(share, 3) for unit, share in placed.items()}
-    return {"placed": placed, "onnxruntime": need("onnxruntime").__version__}
+    return {"placed": placed, "own": own, "onnxruntime": need("onnxruntime").__version__}
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from edgekit.backends import build_engine, engines, providers
 from edgekit.backends.cuda import Cuda, Memory
 from edgekit.backends.protocol import Arrays, Backend, Session
 from edgekit.backends.trt_inspector import layers_of
-from edgekit.core.errors import ContractError, MissingError
-from edgekit.core.lazy import need
+from edgekit.core.errors import ContractError, MissingError, ResourceError
+from edgekit.core.lazy import have, need
 from edgekit.core.records import Artifact, Contract, LayerRun
 
 _GRAPH_RUNS = 20
@@ -29,14 +29,21 @@ class _Session:
 
     def __init__(self, plan: bytes, contract: Contract, trt: Any, cuda: Cuda) -> None:
         self._cuda, self._trt, self._contract = cuda, trt, contract
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self._logger, self._heard = build_engine.logger_of(trt)
+        build_engine.register_plugins(trt, self._logger)
+        self._runtime = trt.Runtime(self._logger)
         self.engine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             raise ContractError(
-                "TensorRT cannot read the engine: it was built by another version or for another GPU",
-                hint="Run: edgekit engine clear, then edgekit engine build <bundle>.",
+                f"TensorRT cannot read the engine: {build_engine.first_of(self._heard)}",
+                hint="It may be of another version, or memory is short: edgekit engine clear, then edgekit engine build <bundle>.",
             )
         self.context = self.engine.create_execution_context()
+        if self.context is None:
+            raise ResourceError(
+                f"TensorRT cannot start the engine: {build_engine.first_of(self._heard)}",
+                hint="Free memory on the board, or use a smaller model.",
+            )
         self._inputs: dict[str, Memory] = {}
         self._outputs: dict[str, Memory] = {}
         for k in range(self.engine.num_io_tensors):
@@ -90,10 +97,13 @@ class _Session:
     def __exit__(self, *_: object) -> None:
         self._inputs.clear()
         self._outputs.clear()
+        self._cuda.use()
         del self.context, self.engine, self._runtime
         self._cuda.close()
 
     def stage(self, inputs: Arrays) -> None:
+        # The driver's context belongs to a thread, and an app may load in one and run in another.
+        self._cuda.use()
         for name, value in inputs.items():
             one = self._inputs[name]
             np.copyto(one.host, value, casting="same_kind")
@@ -101,6 +111,7 @@ class _Session:
         self._cuda.wait()
 
     def run_staged(self) -> None:
+        self._cuda.use()
         if self._graph is not None:
             self._cuda.launch(self._graph)
         elif not self._enqueue():
@@ -161,14 +172,16 @@ class TensorRt:
         """
         found = built_for(artifact.folder)
         if found.provider:
-            return providers.opened(*_of_provider(artifact, found))
+            return providers.opened(*_of_provider(artifact, found), half=found.precision != "fp32")
         return opened(found.plan.read_bytes(), artifact.contract)
 
     def receipt(self, artifact: Artifact, inputs: Arrays) -> tuple[LayerRun, ...]:
         """Run under TensorRT's own profiler and return each layer with precision, unit and share of time."""
         found = built_for(artifact.folder)
         if found.provider:
-            return providers.receipt(*_of_provider(artifact, found), inputs)
+            return providers.receipt(
+                *_of_provider(artifact, found), half=found.precision != "fp32", inputs=inputs
+            )
         session = opened(found.plan.read_bytes(), artifact.contract)
         with session:
             return session.profiled(inputs)
@@ -180,11 +193,12 @@ class TensorRt:
             build_engine.probe()
         except build_engine.BuildError as error:
             return f"TensorRT engines are built on the device; here {error}"
-        return ""
+        return "" if have("tensorrt") else "this Python has no tensorrt (it comes with JetPack)"
 
 
 def _of_provider(artifact: Artifact, found: engines.Engine) -> tuple[Path, str, Path]:
-    return artifact.folder / str(found.meta["model"]), found.provider, found.folder / "cache"
+    model = artifact.folder / str(engines.builds_in(artifact.folder)[-1]["model"])
+    return model, found.provider, found.folder / "cache"
 
 
 def built_for(folder: Path) -> engines.Engine:
@@ -200,8 +214,13 @@ def built_for(folder: Path) -> engines.Engine:
 
 def opened(plan: bytes, contract: Contract, *, trt: Any = None, cuda: Cuda | None = None) -> _Session:
     """Return a session on an engine's bytes; the driver is asked before TensorRT is touched."""
+    module = trt or need("tensorrt", why="run an engine")
     own = cuda or Cuda()
-    return _Session(plan, contract, trt or need("tensorrt", why="run an engine"), own)
+    try:
+        return _Session(plan, contract, module, own)
+    except BaseException:
+        own.close()
+        raise
 
 
 PLUGIN: Backend = TensorRt()

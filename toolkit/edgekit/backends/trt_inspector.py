@@ -94,11 +94,6 @@ def _covers(name: str, metadata: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(b for b in bare if b))
 
 
-def profile_ms(text: str) -> dict[str, float]:
-    """Return the average time of each layer in what `trtexec --exportProfile` writes."""
-    return {str(row["name"]): float(row["averageMs"]) for row in json.loads(text) if "averageMs" in row}
-
-
 def reformat_share(layers: Iterable[LayerRun]) -> float:
     """Return the share of time that went into copies between formats."""
     return sum(

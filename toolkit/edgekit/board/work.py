@@ -126,9 +126,12 @@ def _compare(order: Order, opened: _Opened, folder: Path) -> dict[str, Any]:
 
 
 def _subject(order: Order, opened: _Opened) -> Subject:
+    backend, precision = opened.artifact.backend, opened.artifact.precision
+    if backend == "tensorrt" and (engine := engines.found_for(opened.artifact.folder)):
+        # The fp16 twin or a provider may stand where int8 could not be built.
+        backend, precision = engine.provider or backend, engine.precision
     return Subject(
-        **order.subject, variant=opened.variant, backend=opened.artifact.backend,
-        precision=opened.artifact.precision, threads=int(opened.artifact.options.get("threads", 0)),
+        **order.subject, variant=opened.variant, backend=backend, precision=precision, threads=int(opened.artifact.options.get("threads", 0)),
         cpus=tuple(order.settings.get("cpus", ())),
     )  # fmt: skip
 

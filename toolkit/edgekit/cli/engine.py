@@ -48,7 +48,11 @@ def build(bundle: Path, variant: str, device: str, wait: bool, limit_s: float, a
     if as_json:
         show_json(found)
         return
-    how = f"built in {found['seconds']:g} s" if found["fresh"] else f"found, built {found['when']}"
+    how = (
+        f"built in {found['seconds']:g} s"
+        if found["fresh"]
+        else f"found, built {found['when']}".removesuffix(", built ")
+    )
     click.echo(f"{found['precision']} engine of {found['model']}: {how}, {found['mb']:g} MB")
     click.echo(f"  TensorRT {found['tensorrt']}, {found['gpu']}\n  {found['plan']}")
     for one in found["attempts"]:

@@ -36,7 +36,7 @@ _SEVEN_2 = {"cuda": "13.2", "python": "3.12", "modules": frozenset({_ORIN, _THOR
 JETPACKS = {
     name: JetPack(name=name, **facts)  # type: ignore[arg-type]
     for name, facts in {
-        "5.1": _OLD, "5.1.1": _OLD, "5.1.2": _OLD, "5.1.3": _OLD,
+        "5.1": _OLD, "5.1.1": _OLD, "5.1.2": _OLD, "5.1.3": _OLD, "5.1.4": _OLD, "5.1.5": _OLD, "5.1.6": _OLD,
         "6.0": {**_SIX, "tensorrt": "8.6.2", "cuda": "12.2"},
         "6.1": {**_SIX, "tensorrt": "10.3.0"}, "6.2": {**_SIX, "tensorrt": "10.3.0"},
         "6.2.1": {**_SIX, "tensorrt": "10.3.0"},
@@ -80,11 +80,6 @@ class Target:
         return version_of(self.tensorrt)
 
     @property
-    def strong(self) -> bool:
-        """Whether the types in the graph are the types that run."""
-        return self.dialect in {"trt10-strong", "trt11"}
-
-    @property
     def words(self) -> str:
         """For people: release, TensorRT, dialect."""
         pack = f"JetPack {self.jetpack}, " if self.jetpack else ""
@@ -105,7 +100,7 @@ def version_of(text: str) -> tuple[int, int]:
         raise RecipeError(f"--tensorrt: {text!r} is no version", hint="Write it as 10.3 or 8.6.2.") from None
     if found not in _KNOWN:
         raise RecipeError(
-            f"--tensorrt: {text} is not known to edgekit",
+            f"TensorRT {text} is not known to edgekit",
             hint="It writes for 8.5, 8.6, 10.0 to 10.16 and 11.0 to 11.4.",
         )
     return found
@@ -138,8 +133,11 @@ def target_for(
     found = version_of(version)
     _refuse_version(profile, pack, found, asked=bool(tensorrt))
     dialect = {8: "trt8", 10: "trt10-weak" if weak else "trt10-strong", 11: "trt11"}[found[0]]
-    if weak and found[0] == 11:
-        raise RecipeError("--weak: TensorRT 11 knows strongly typed networks only", hint="Leave it out.")
+    if weak and found[0] != 10:
+        only = "strongly" if found[0] == 11 else "weakly"
+        raise RecipeError(
+            f"--weak: TensorRT {found[0]} knows {only} typed networks only", hint="Leave it out."
+        )
     if dla is not None:
         _refuse_dla(profile, found, dla, pack)
         dialect = "trt11" if found[0] == 11 else "dla-cal"

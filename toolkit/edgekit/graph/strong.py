@@ -24,8 +24,10 @@ FULL = frozenset({
 _ALWAYS_FULL = {"Resize": (1, 2), "Upsample": (1,)}
 _FLOAT, _HALF = 1, 10
 _LARGEST = 65504.0
-# The smallest normal fp16: a scale below becomes zero or loses its digits.
-SCALE_FLOOR = 6.1e-5
+# The smallest normal fp16, 2^-14: a scale below becomes zero or loses its digits.
+SCALE_FLOOR = 2.0**-14
+# The smallest of all: half of it and less becomes zero.
+_SMALLEST = 2.0**-24
 
 
 def strongly_typed(model: Any, *, full: frozenset[str] = frozenset()) -> Any:
@@ -97,7 +99,7 @@ class _Writer:
         if node.op_type in FULL or node.name in self.full:
             return True
         stored = [self.arrays[i] for i in node.input if i in self.arrays and i in self.floats]
-        return any(a.size and float(np.abs(a[np.isfinite(a)]).max(initial=0)) > _LARGEST for a in stored)
+        return any(_leaves_half(a) for a in stored)
 
     def _cast(self, node: Any, kind: int) -> None:
         for attribute in node.attribute:
@@ -127,6 +129,15 @@ class _Writer:
         self.nodes.append(self.helper.make_node("Cast", [inner], [name], name=f"{name}::fp32", to=_FLOAT))
 
 
+def _leaves_half(values: Any) -> bool:
+    """Return whether a constant does not fit into fp16: too large, or not zero and zero there (an epsilon)."""
+    sizes = np.abs(values[np.isfinite(values)])
+    if not sizes.size:
+        return False
+    # Single tiny weights among many are no loss; a constant that vanishes as a whole is.
+    return float(sizes.max()) > _LARGEST or 0.0 < float(sizes.max()) <= _SMALLEST / 2
+
+
 def _constants_to_initializers(model: Any) -> None:
     """Store what Constant nodes hold beside the other weights."""
     numpy_helper = need("onnx.numpy_helper", extra="host")
@@ -146,6 +157,12 @@ def _constants_to_initializers(model: Any) -> None:
 
 
 def _retype_value(node: Any, numpy_helper: Any) -> None:
+    if not any(a.name == "value" for a in node.attribute):
+        # Without one it makes float32 zeros.
+        helper = need("onnx.helper", extra="host")
+        node.attribute.append(
+            helper.make_attribute("value", numpy_helper.from_array(np.zeros(1, np.float16)))
+        )
     for attribute in node.attribute:
         if attribute.name == "value" and attribute.t.data_type == _FLOAT:
             attribute.t.CopyFrom(

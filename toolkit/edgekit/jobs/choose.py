@@ -138,7 +138,7 @@ def _second_round(field_: _Field) -> list[str]:
     ask, found = field_.ask, field_.found
     alive = [n for n, f in found.items() if not f.dead]
     allowed = [n for n in alive if _may_win(ask, found[n].lowered)]
-    _refuse_none(ask, allowed)
+    _refuse_none(ask, allowed, [f.note for f in found.values() if f.dead and _may_win(ask, f.lowered)])
     fastest = min(median(found[n].samples) for n in allowed)
     near = [n for n in allowed if median(found[n].samples) <= _NEAR * fastest]
     again = held(
@@ -164,7 +164,9 @@ def _may_win(ask: Ask, one: Lowered) -> bool:
     return ask.only_precision in {"", wanted.precision} and ask.only_backend in {"", wanted.backend}
 
 
-def _refuse_none(ask: Ask, allowed: Sequence[object]) -> None:
+def _refuse_none(ask: Ask, allowed: Sequence[object], dead: Sequence[str] = ()) -> None:
+    if not allowed and dead:
+        raise ContractError(f"{ask.only_precision}: {dead[0]}", hint="Leave out --precision: others may do.")
     if not allowed:
         raise RecipeError(
             f"--precision: no engine here runs {ask.only_precision} for {ask.profile.name}",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgekit.backends.trt_inspector import reformat_share
 from edgekit.core.digest import plain
 from edgekit.core.errors import EdgekitError
 from edgekit.core.files import folder_aside, resource_errors, write_json, write_text
@@ -191,12 +192,15 @@ def _tensorrt_notes(work: _Work) -> list[str]:
     target = work.ask.target
     assert target
     guess = ", the usual release of this module (--jetpack names another)" if target.assumed else ""
-    checks = ", ".join(f"{c.name} {c.state}" for c in work.choice.outcomes[0].checks)
-    return [
+    checks = ", ".join(f"{c.name} {c.state}" for c in work.choice.outcomes[0].checks if c.name != "engine")
+    notes = [
         f"Written for {target.words}{guess}.",
         "The TensorRT engine is built on the device; the bundle holds its ONNX file and build.json.",
         f"Checked on this host: {checks}.",
     ]
+    if receipt := work.choice.outcomes[0].receipt:
+        notes.append(f"Copies between formats take {reformat_share(receipt):.0%} of the engine's time.")
+    return notes
 
 
 def _guard_notes(name: str, facts: Mapping[str, Any]) -> list[str]:

@@ -6,14 +6,13 @@ On the board: ~/.cache/edgekit-engines/<key>/ with the files of one entry, `log`
 
 from __future__ import annotations
 
-import re
 import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.backends.build_engine import workspace_mb
+from edgekit.backends.build_engine import OUT_OF_MEMORY, workspace_mb
 from edgekit.backends.engines import Attempt, builds_in
 from edgekit.backends.trt_trtexec import PLACES, command
 from edgekit.core.digest import digest_file, digest_value
@@ -25,8 +24,10 @@ from edgekit.devices.protocol import Connection
 
 _ROOT = ".cache/edgekit-engines"
 _LEAST_WORKSPACE_MB = 64
+_NO_MEMORY = "out of memory"
 _LOOK_S = 2.0
-_OOM = re.compile(r"out of memory|OutOfMemory|insufficient memory|Killed|std::bad_alloc", re.IGNORECASE)
+# How often a build may look ended without a word, before it is: it may just be starting.
+_SILENT = 5
 # One line a fact; what is missing says nothing.
 _ASK = (
     'echo "board $(tr -d "\\0" < /proc/device-tree/model 2>/dev/null)"; '
@@ -147,13 +148,14 @@ class _Place:
     def start(self, workspace: int) -> None:
         """Start trtexec there, under a lock that lives as long as it does."""
         words = command(
-            self.entry, version_of(self.board["tensorrt"]), folder=".", engine="engine.part", timing_cache="../timing.cache",
+            self.entry, version_of(self.board["tensorrt"]), folder=".", engine="engine.part", timing_cache=f"../timing-{self.board['tensorrt']}.cache",
             layers="layers.json", workspace_mb=workspace, trtexec=self.board["trtexec"],
         )  # fmt: skip
         # Whoever waits for the lock finds the engine of whoever had it.
-        inner = f"[ -f engine.plan ] || {{ {shlex.join(words)} > log 2>&1 && mv engine.part engine.plan; }}; echo $? > exit"
+        # Its process id is its group's: `setsid` gave it one of its own.
+        inner = f"echo $$ > pid; [ -f engine.plan ] || {{ {shlex.join(words)} > log 2>&1 && mv engine.part engine.plan; }}; echo $? > exit"
         self.shell(
-            f"rm -f exit && (nohup flock -w 5 lock sh -c {shlex.quote(inner)} >/dev/null 2>&1 </dev/null &)"
+            f"rm -f exit && (nohup flock -w 5 lock setsid -w sh -c {shlex.quote(inner)} >/dev/null 2>&1 </dev/null &)"
         )
 
     def log(self) -> str:
@@ -188,27 +190,35 @@ def _ladder(place: _Place, attempts: list[Attempt], limit_s: float) -> dict[str,
         watcher().note(f"{place.name}: {place.entry['precision']}, workspace {workspace} MB: {outcome}")
         if outcome == "built":
             continue
-        if "memory" not in outcome or workspace <= _LEAST_WORKSPACE_MB:
+        if outcome != _NO_MEMORY or workspace <= _LEAST_WORKSPACE_MB:
             return {}
         workspace = max(workspace // 2, _LEAST_WORKSPACE_MB)
 
 
 def _waited(place: _Place, limit_s: float) -> str:
     """Wait for a build there; return its outcome in words."""
-    end = time.monotonic() + limit_s
+    end, silent = time.monotonic() + limit_s, 0
     watcher().phase(f"{place.name}: trtexec builds")
     while True:
         state = place.state()
         if "exit" in state and "running" not in state:
             break
+        silent = 0 if "running" in state else silent + 1
+        if silent > _SILENT:
+            return "ended without a word: was the board restarted?"
         if time.monotonic() > end:
-            place.shell("fuser -k lock 2>/dev/null || pkill -f engine.part; true")
+            place.shell("kill -9 -- -$(cat pid) 2>/dev/null; true")
             return f"no end after {limit_s:g} s"
         time.sleep(_LOOK_S)
     if state["exit"] == "0":
         return "built"
     log = place.log()
-    if state["exit"] in {"137", "9"} or _OOM.search(log):
-        return "out of memory"
-    lines = [x for x in log.splitlines() if "[E]" in x] or log.splitlines() or [f"exit {state['exit']}"]
+    errors = [x for x in log.splitlines() if "[E]" in x]
+    if (
+        state["exit"] in {"137", "9"}
+        or any(OUT_OF_MEMORY.search(x) for x in errors)
+        or "std::bad_alloc" in log
+    ):
+        return _NO_MEMORY
+    lines = errors or log.splitlines() or [f"exit {state['exit']}"]
     return lines[0].rpartition("[E]")[2].strip()[:300]

@@ -33,6 +33,8 @@ def engine_ready(ask: Ask, one: Lowered) -> tuple[Check, ...]:
     if found["precision"] != one.wanted.precision:
         # The twin stands in the bundle for boards in the field; here it is a variant of its own.
         raise ContractError(_failed(found), hint="The fp16 twin was built instead.")
+    if found.get("provider"):
+        raise ContractError(_failed(found), hint=f"onnxruntime's {found['provider']} runs it instead.")
     return (_check(found),)
 
 

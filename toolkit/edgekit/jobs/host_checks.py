@@ -34,7 +34,7 @@ def parity_of(ask: Ask, networks: Networks, one: Lowered, files: Sequence[Path])
     if limit is not None and not error <= limit:
         raise ContractError(
             f"{one.wanted.plain}: its file gives outputs {error:.2e} of the largest value away from float32's, {limit:g} is allowed",
-            hint="A value may leave fp16's range: keep that layer in float32, and report the model.",
+            hint="A value may leave fp16's range: take --precision fp32, or report the model.",
         )
     return error
 

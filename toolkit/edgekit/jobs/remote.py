@@ -138,7 +138,7 @@ def reached(profile: Profile) -> Remote | None:
         if not profile.builds_engines:
             raise
         watcher().note(
-            f"{error.message}: latency is predicted; `edgekit engine build` uses the board's own trtexec"
+            f"{error.message}: latency is predicted, for the usual release unless --jetpack names it; `edgekit engine build` uses the board's own trtexec"
         )
         return None
     with understood(profile.name):

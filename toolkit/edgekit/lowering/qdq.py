@@ -29,7 +29,7 @@ class Style:
         spread: Operators that run in int8 themselves when all their tensors are quantized.
         biases: Quantize biases to int32.
         adds: Quantize the operands of residual additions.
-        floor: Smallest scale; fp16 scales below 6.1e-5 become zero.
+        floor: Smallest scale; fp16 scales below 2^-14 become zero or lose digits.
         limit: Largest quantized weight; 64 keeps 16-bit sums of old AVX2 kernels from saturating.
         restate: Quantize again, with the same scale, behind operators that only move values, for engines that
             want a DequantizeLinear right before each layer; it changes no value.

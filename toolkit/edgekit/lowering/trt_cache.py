@@ -12,15 +12,12 @@ from collections.abc import Mapping
 from edgekit.core.errors import RecipeError
 
 
-def calibration_text(ranges: Mapping[str, tuple[float, float]], tensorrt: str) -> str:
-    """Return the cache for activations with these (low, high) ranges, for a version such as "8.6.2"."""
+def calibration_text(scales: Mapping[str, float], tensorrt: str) -> str:
+    """Return the cache for activations with these positive scales, for a version such as "8.6.2"."""
     major, minor, patch = (*(int(p) for p in tensorrt.split(".")[:3]), 0, 0)[:3]
     number = major * 1000 + minor * 100 + patch if major < 10 else major * 10_000 + minor * 100 + patch
     lines = [f"TRT-{number}-EntropyCalibration2"]
-    for name, (low, high) in sorted(ranges.items()):
-        # A tensor that is zero everywhere still needs a positive scale.
-        scale = max(abs(low), abs(high), 1e-6) / 127
-        lines.append(f"{name}: {struct.pack('>f', scale).hex()}")
+    lines += [f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in sorted(scales.items())]
     return "\n".join(lines) + "\n"
 
 

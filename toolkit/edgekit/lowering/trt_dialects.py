@@ -14,7 +14,8 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.lazy import need
 from edgekit.core.records import QuantPlan
 from edgekit.devices.jetpacks import Target
-from edgekit.graph.strong import SCALE_FLOOR, strongly_typed
+from edgekit.graph.onnx_file import arrays_of
+from edgekit.graph.strong import FULL, SCALE_FLOOR, strongly_typed
 from edgekit.lowering.qdq import Style, write_qdq
 from edgekit.lowering.trt_cache import calibration_text
 from edgekit.lowering.trt_rewrites import int32_outputs, without_layer_norm
@@ -66,7 +67,12 @@ def _weak(model: Any, plan: QuantPlan | None, precision: str, target: Target) ->
     done = write_qdq(plainer, plan, _STYLE_OF_OLD) if plan else plainer
     # int8 alone would leave all that is not quantized in float32: slower than fp16 throughout.
     flags = {"fp32": [], "fp16": ["FP16"], "int8": ["FP16", "INT8"]}[precision]
-    return Written(model=done, options={"strongly_typed": False, "flags": flags})
+    options: dict[str, Any] = {"strongly_typed": False, "flags": flags}
+    # What the typed dialects keep in float32, and what this file is judged with, is float32 here, too.
+    full = sorted(n.name for n in done.graph.node if n.op_type in FULL and n.name)
+    if flags and full:
+        options |= {"precision_constraints": "prefer", "layer_precisions": dict.fromkeys(full, "fp32")}
+    return Written(model=done, options=options)
 
 
 def _strong(model: Any, plan: QuantPlan | None, precision: str, target: Target) -> Written:
@@ -94,18 +100,27 @@ def _dla(model: Any, plan: QuantPlan | None, precision: str, target: Target) -> 
         return _weak(model, plan, precision, target)
     if plan is None:
         return Written(model=plainer, options=options)
-    floats = sorted(c.name for c in plan.layers if c.precision != "int8")
+    # Only what Q/DQ would quantize gets a scale, and all else is held in fp16: then the graph that is judged with
+    # Q/DQ computes what implicit int8 is asked for.
+    judged = write_qdq(plainer, plan, _STYLE_OF_OLD)
+    scales = _activation_scales(judged, {o for n in plainer.graph.node for o in n.output})
+    floats = sorted(n.name for n in plainer.graph.node if not scales.keys() & set(n.input))
     options |= {
         "flags": ["FP16", "INT8"], "calibration": "calib.cache", "precision_constraints": "prefer",
         "layer_precisions": dict.fromkeys(floats, "fp16"),
     }  # fmt: skip
-    text = calibration_text(plan.ranges, target.tensorrt)
-    return Written(
-        model=plainer,
-        options=options,
-        texts={"calib.cache": text},
-        judged=write_qdq(plainer, plan, _STYLE_OF_OLD),
+    text = calibration_text(scales, target.tensorrt)
+    return Written(model=plainer, options=options, texts={"calib.cache": text}, judged=judged)
+
+
+def _activation_scales(model: Any, made: set[str]) -> dict[str, float]:
+    """Return the scale of each activation that a graph quantizes, of inputs and those that the float graph made."""
+    arrays = arrays_of(model)
+    own = made | {i.name for i in model.graph.input}
+    rows = (
+        n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] in own - arrays.keys()
     )
+    return {n.input[0]: float(arrays[n.input[1]].max()) for n in rows}
 
 
 _STYLE_OF_OLD = replace(_STYLE, float_weights=True)

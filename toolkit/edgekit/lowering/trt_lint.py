@@ -45,6 +45,8 @@ _SAME_TYPE = frozenset(
 )
 _PLUGINS = frozenset({"EfficientNMS_TRT", "BatchedNMS_TRT", "BatchedNMSDynamic_TRT"})
 _FLOATS = frozenset({1, 10, 16, 11})
+# TensorProto's types that Q gives and DQ takes.
+_INTEGERS = {2: "uint8", 3: "int8", 17: "float8", 21: "uint4", 22: "int4", 23: "float4"}
 _DOUBLE, _INT64 = 11, 7
 
 
@@ -302,8 +304,16 @@ def _scales(facts: Facts) -> Iterator[Finding]:
         yield from _kinds(facts, node, zero, scale)
 
 
+def _stated(facts: Facts, node: Any) -> str:
+    """Return the integer type of a Q or DQ without a zero point: its input's, its output_dtype, else UINT8."""
+    if node.op_type == "DequantizeLinear":
+        return _INTEGERS.get(facts.types.get(node.input[0], 0), "uint8")
+    told = next((a.i for a in node.attribute if a.name == "output_dtype"), 0)
+    return _INTEGERS.get(told, "uint8")
+
+
 def _kinds(facts: Facts, node: Any, zero: Any, scale: Any) -> Iterator[Finding]:
-    kind = zero.dtype.name if zero is not None else "uint8"
+    kind = zero.dtype.name if zero is not None else _stated(facts, node)
     if node.op_type == "DequantizeLinear" and facts.types.get(node.input[0]) == 6:
         yield _finding(
             "int32-bias", ERROR, node, "dequantizes INT32 (a quantized bias)", "Leave biases in float."

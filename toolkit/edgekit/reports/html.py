@@ -259,9 +259,9 @@ def _checks(outcome: Outcome) -> str:
     rows = [
         (escape(c.name), _state(c.state), escape(c.by), escape(c.detail or "-")) for c in outcome.variants[0].checks
     ]  # fmt: skip
-    how = "<p class=soft>The engine is built on the device: this is what a host can say of its files.</p>"
+    how = "<p class=soft>What rules, another TensorRT's builder and, where there is an engine, the board say of its files.</p>"
     heads = ("check", "state", "by", "detail")
-    return "<h2>Checked on the host</h2>" + how + table(heads, rows) if rows else ""
+    return "<h2>Checks</h2>" + how + table(heads, rows) if rows else ""
 
 
 def _machine(outcome: Outcome) -> str:

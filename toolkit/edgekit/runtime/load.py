@@ -13,7 +13,7 @@ from edgekit.backends import engines
 from edgekit.backends.protocol import Session
 from edgekit.bundle.manifest import Variant
 from edgekit.bundle.read import Bundle, open_bundle
-from edgekit.core.errors import ContractError, MissingError, RecipeError
+from edgekit.core.errors import ContractError, EdgekitError, MissingError, RecipeError
 from edgekit.core.plugins import pick
 from edgekit.core.records import Contract
 from edgekit.frames.prepare import check_frame, prepare
@@ -133,14 +133,14 @@ def choose(bundle: Bundle, name: str | None) -> tuple[Variant, str]:
             if variant.name == name:
                 if reason := refusal(variant, machine, bundle.folder):
                     raise MissingError(f"variant {name}: {reason}", hint="Choose another variant.")
-                return variant, "asked for"
+                return variant, f"asked for{_built_as(variant, bundle.folder)}"
         names = ", ".join(v.name for v in bundle.manifest.variants)
         raise RecipeError(f"{bundle.manifest.name}: no variant {name!r}", hint=f"There are: {names}.")
     reasons: list[str] = []
     for variant in bundle.manifest.variants:
         reason = refusal(variant, machine, bundle.folder)
         if not reason:
-            return variant, "; ".join([*reasons, f"{variant.name} suits"])
+            return variant, "; ".join([*reasons, f"{variant.name} suits{_built_as(variant, bundle.folder)}"])
         reasons.append(f"{variant.name}: {reason}")
     missing = all("not installed" in r for r in reasons)
     raise (MissingError if missing else ContractError)(
@@ -158,6 +158,19 @@ def refusal(variant: Variant, machine: Mapping[str, Any], folder: Path) -> str:
     if flags and not set(flags) & set(machine.get("isa", [])):
         return f"needs a CPU with {' or '.join(flags)}"
     found: str = pick("backends", variant.backend, what="backend").refusal(machine)
-    if not found and variant.engine != "in-bundle" and not engines.found_for((folder / variant.main).parent):
-        return "no engine was built on this board yet (edgekit engine build)"
-    return found
+    if found or variant.engine == "in-bundle":
+        return found
+    try:
+        engine = engines.found_for((folder / variant.main).parent)
+    except EdgekitError as error:
+        return error.message
+    return "" if engine else "no engine was built on this board yet (edgekit engine build)"
+
+
+def _built_as(variant: Variant, folder: Path) -> str:
+    """Return, of an engine that is not what its variant's name says, what it is."""
+    if variant.engine == "in-bundle":
+        return ""
+    engine = engines.found_for((folder / variant.main).parent)
+    what = engine.other_than(variant.precision) if engine else ""
+    return f" (its engine is {what})" if what else ""
