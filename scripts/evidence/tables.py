@@ -107,6 +107,52 @@ def boards_of_tensorrt() -> str:
     )
 
 
+def dialects() -> str:
+    """Return what a host found of every network's TensorRT files, over all targets."""
+    data = json.loads((EVIDENCE / "jetson.json").read_text())
+    rows = [r for r in data["rows"] if "refused" not in r]
+    lines = [
+        "| network | precision | targets | outputs apart | mAP50 drop, worst target | images | accepted by TensorRT for RTX |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, precision in dict.fromkeys((r["network"], r["precision"]) for r in rows):
+        group = [r for r in rows if (r["network"], r["precision"]) == (name, precision)]
+        apart = [r["outputs_apart"] for r in group]
+        worst = max(group, key=lambda r: r["drop"] or -1.0)
+        built = [c["state"] for r in group for c in r["checks"] if c["name"].startswith("parse and build")]
+        drop = (
+            "not judged"
+            if worst["drop"] is None
+            else f"{worst['drop']:+.4f} ({worst['interval'][0]:+.4f} to {worst['interval'][1]:+.4f})"
+        )
+        lines.append(
+            f"| {name} | {precision} | {len(group)} | {min(apart):.1e} to {max(apart):.1e} | {drop} | {worst['images'] or '-'} "
+            f"| {built.count('accepted')} of {len(built)} files |"
+        )  # fmt: skip
+    refused = [r for r in data["rows"] if "refused" in r]
+    why = sorted({f"{r['network']} on a DLA" for r in refused})
+    return "\n".join([
+        *lines, "",
+        f"Five dialects, nine targets (Xavier NX 5.1, Orin 6.0, 6.2 typed and weak, 7.2, Thor 7.1, AGX Orin with 11.4.1, DLA of both), "
+        f"onnxruntime on the graph that TensorRT reads; classifier and ViT have random weights and inputs. Refused, for more parts than a DLA "
+        f"core takes: {', '.join(why)}. {machine(data)}",
+    ])  # fmt: skip
+
+
+def sparsity() -> str:
+    """Return what 2:4 pruning costs the shipped detectors, with and without fitting."""
+    data = json.loads((EVIDENCE / "sparsity.json").read_text())
+    lines = [
+        "| detector | what stays | mAP50 of the guard, dense | all layers pruned | layers within 0.01 |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in data["rows"]:
+        how = "fitted" if row["fitted"] else "as it was"
+        lines.append(
+            f"| {row['detector']} | {how} | {row['float']:.3f} | {row['runs']['0']:.3f} | {row['sparse_layers']} of {row['layers']} |"
+        )
+    return "\n".join([*lines, "", f"256 training images that calibration did not see. {machine(data)}"])
+
+
 def demo() -> str:
     """Return what `scripts/demo` printed last, progress left out."""
     path = max(EVIDENCE.glob("demo-*.txt"))
@@ -285,6 +331,8 @@ TABLES = {
     "percentiles": (("docs/measuring.md",), bench_tables.percentiles),
     "boards": (("README.md",), bench_tables.boards),
     "predictor": (("README.md", "docs/measuring.md"), predictor),
+    "dialects": (("docs/jetson.md",), dialects),
+    "sparsity": (("docs/jetson.md",), sparsity),
     "boards-of-tensorrt": (("docs/jetson.md",), boards_of_tensorrt),
 }
 

@@ -149,7 +149,12 @@ def test_another_release_than_the_boards_is_refused_before_anything_slow(
 def test_a_new_engine_is_tried_on_the_golden_frames_before_it_is_kept(
     board: Board, strict: Path, tmp_path: Path
 ):
-    bundle = report(board.compile(strict, tmp_path, "--precision", "int8"))["bundle"]
+    bundle = report(board.compile(strict, tmp_path, "--precision", "int8", "--no-cache"))["bundle"]
+    # The compile's own engine was measured, and nobody tried it on golden frames yet.
+    kept = json.loads(board.run("engine", "build", bundle, "--device", "gate-orin", "--json").out)
+    assert not kept["fresh"]
+    metas = [json.loads(p.read_text()) for p in board.cache.glob("engines/*/meta.json")]
+    assert {m["precision"]: m["tested"] for m in metas} == {"int8": True, "fp32": False}
     assert board.run("engine", "clear", "--device", "gate-orin").code == 0
     built = board.run("engine", "build", bundle, "--device", "gate-orin", "--json")
     assert built.code == 0, built.err

@@ -26,7 +26,7 @@ from edgekit.machine.probe import passport, physical_cores
 from edgekit.measure.bench import BenchOrder, bench, has_frames, refuse_spans
 from edgekit.measure.contest import contest
 from edgekit.measure.detect import detections, packed
-from edgekit.measure.golden import refused
+from edgekit.measure.golden import tester
 from edgekit.measure.modes import SPANS
 from edgekit.measure.outputs import outputs_apart
 from edgekit.measure.parity import largest_error
@@ -204,7 +204,7 @@ def _engine(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dic
         power, main = str(passport().get("power_mode", "")), entrants["main"]
         return engines.built(
             main.folder, power_mode=power, limit_s=float(order.settings["limit_s"]),
-            test=lambda plan, precision: refused(plan, precision, main.contract, folder / "golden"),
+            test=tester(main.contract, folder / "golden"),
         )  # fmt: skip
     if what == "clear":
         return {"removed": engines.clear(order.settings["keys"])}

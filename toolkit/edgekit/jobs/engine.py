@@ -18,7 +18,7 @@ from edgekit.devices.profiles import one_of
 from edgekit.jobs.engine_trtexec import built_by_trtexec
 from edgekit.jobs.orders import new_order
 from edgekit.machine.probe import passport
-from edgekit.measure.golden import refused
+from edgekit.measure.golden import tester
 
 _LIMIT_S = 3600.0
 _GOLDEN = "golden"
@@ -50,7 +50,7 @@ def built(
             power = str(passport().get("power_mode", ""))
             found = engines.built(
                 artifact.folder, power_mode=power, limit_s=limit_s,
-                test=lambda plan, kind: refused(plan, kind, artifact.contract, bundle.folder / _GOLDEN),
+                test=tester(artifact.contract, bundle.folder / _GOLDEN),
             )  # fmt: skip
         else:
             found = _on_board(device, artifact, bundle.folder / _GOLDEN, limit_s=limit_s, wait=wait)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.backends.build_child import child_of
+from edgekit.backends.engines import Test
 from edgekit.backends.tensorrt import opened
 from edgekit.core.digest import plain
 from edgekit.core.errors import EdgekitError
@@ -31,8 +32,15 @@ _COSINE = {"fp32": 0.999, "fp16": 0.99, "int8": 0.9}
 _LIMIT_S = 300.0
 
 
+def tester(contract: Contract, golden: Path) -> Test | None:
+    """Return what tries an engine on a bundle's golden frames, None where there are none."""
+    if not any(golden.glob("*.np[yz]")):
+        return None
+    return lambda plan, precision: refused(plan, precision, contract, golden)
+
+
 def refused(plan: Path, precision: str, contract: Contract, golden: Path) -> str:
-    """Return why an engine fails on the golden frames, empty where it passes or there are none.
+    """Return why an engine fails on the golden frames, empty where it passes.
 
     Args:
         plan: The engine.
@@ -40,8 +48,6 @@ def refused(plan: Path, precision: str, contract: Contract, golden: Path) -> str
         contract: What it takes and gives.
         golden: A bundle's folder of golden frames or inputs, with what float32 gives for them.
     """
-    if not any(golden.glob("*.np[yz]")):
-        return ""
     order = {
         "plan": str(plan),
         "precision": precision,
