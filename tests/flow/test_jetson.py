@@ -170,3 +170,31 @@ def test_an_app_gets_detections_from_an_engine_once_it_is_built(
     assert sorted(found.classes.tolist()) == sorted(expected.classes.tolist())
     assert len(found.classes) > 0
     assert driver.calls.count("cuGraphLaunch") + len(driver.graphs) > 1
+
+
+def test_what_pruning_loses_counts_against_the_network_before_it(recipe: Path, tmp_path: Path, work: Path):
+    """The pruned float32 is no yardstick: the gate holds all that was lost."""
+    own = tmp_path / "pruned.yaml"
+    pruned = "  - simplify\n  - sparsify-2-4: {max_drop: 0.5, refit: false}"
+    own.write_text(recipe.read_text().replace("  - simplify", pruned))
+    words = (
+        "--device",
+        "jetson-orin",
+        "--precision",
+        "fp16",
+        "--quick",
+        "--work-dir",
+        work,
+        "-o",
+        tmp_path,
+        "--json",
+    )
+    ran = run_edgekit("compile", own, *words)
+    told = json.loads(ran.out)
+    by_name = {v["name"]: v for v in told["variants"]}
+    assert told["passes"]["sparsify-2-4"]["sparse_layers"] > 0
+    before = compiled_for(recipe, tmp_path / "dense", work, "jetson-orin", "--precision", "fp16")
+    dense = next(v["accuracy"]["value"] for v in before["variants"] if v["name"] == "tensorrt-fp32")
+    for name in ("tensorrt-fp16", "tensorrt-fp32"):
+        accuracy = by_name[name]["accuracy"]
+        assert accuracy["drop"] == pytest.approx(dense - accuracy["value"], abs=1e-6)

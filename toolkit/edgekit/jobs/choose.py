@@ -17,7 +17,7 @@ from edgekit.jobs.data import Data, timing_frames
 from edgekit.jobs.engines_ready import engine_ready
 from edgekit.jobs.host_checks import checks_of, parity_of
 from edgekit.jobs.trial import DeadError, Trial, held, outputs_error, ratio, share_as_planned
-from edgekit.jobs.variants import Lowered, Networks, lowered, stand_in, wanted_for
+from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered, lowered_from, stand_in, wanted_for
 from edgekit.measure.latency import latency
 from edgekit.measure.modes import MODES, SPANS
 from edgekit.measure.percentiles import median
@@ -72,6 +72,7 @@ class _Field:
     ask: Ask
     data: Data | None
     contract: Contract
+    dense: Lowered | None = None
     found: dict[str, _Found] = field(default_factory=dict)
 
     @property
@@ -110,7 +111,7 @@ def choose(ask: Ask, networks: Networks, data: Data | None) -> Choice:
 
 
 def _open(ask: Ask, networks: Networks, data: Data | None) -> _Field:
-    field_ = _Field(ask=ask, data=data, contract=networks.float32.contract)
+    field_ = _Field(ask=ask, data=data, contract=networks.float32.contract, dense=_dense(ask, networks))
     for wanted in wanted_for(ask, networks):
         field_.found[wanted.name] = one = _Found(lowered=lowered(ask, networks, wanted))
         _build(ask, one)
@@ -121,6 +122,15 @@ def _open(ask: Ask, networks: Networks, data: Data | None) -> _Field:
             hint="Run: pip install 'edgekit[host]'",
         )
     return field_
+
+
+def _dense(ask: Ask, networks: Networks) -> Lowered | None:
+    """Return the network before passes that cost accuracy, in float32: what losses are held against."""
+    if networks.dense is None:
+        return None
+    threads = int(ask.passport["cores_physical"]) if ask.here else 0
+    wanted = Wanted(backend="onnxruntime", precision="fp32", threads=threads)
+    return lowered_from(ask, networks.dense, None, wanted)
 
 
 def _build(ask: Ask, one: _Found) -> None:
@@ -322,7 +332,7 @@ def predicted_choice(
         data: Labelled images; accuracy is judged with the same engine here, or in a simulation.
         predictions: Latency by variant name such as "tensorrt-int8".
     """
-    field_ = _Field(ask=ask, data=data, contract=networks.float32.contract)
+    field_ = _Field(ask=ask, data=data, contract=networks.float32.contract, dense=_dense(ask, networks))
     for wanted in wanted_for(ask, networks):
         first = pick("lowering", wanted.backend, what="backend").styles[0]
         if wanted.precision != "int8" or wanted.style == first:
@@ -398,7 +408,11 @@ def _compare(field_: _Field, one: _Found, own: Lowered, float32: Lowered, *, sim
     """Judge a variant against float32, and keep float32's own accuracy for the report."""
     assert field_.data
     base = field_.found[field_.reference(one.lowered).wanted.name]
-    found = accuracy_of(field_.ask, field_.data, float32, None, simulated=simulated)
-    base.accuracy = replace(found, drop=0.0, interval=(0.0, 0.0))
+    if field_.dense:
+        base.accuracy = accuracy_of(field_.ask, field_.data, float32, field_.dense, simulated=simulated)
+    else:
+        found = accuracy_of(field_.ask, field_.data, float32, None, simulated=simulated)
+        base.accuracy = replace(found, drop=0.0, interval=(0.0, 0.0))
     if own.digest != float32.digest:
-        one.accuracy = accuracy_of(field_.ask, field_.data, own, float32, simulated=simulated)
+        truth = field_.dense or float32
+        one.accuracy = accuracy_of(field_.ask, field_.data, own, truth, simulated=simulated)

@@ -54,7 +54,9 @@ def climbed(
         _step(rungs, Rung(name="ONNX from torch", error=loaded.parity, limit=TOLERANCE))
     before, after = (_outputs(_float(n), given) for n in (loaded.network, networks.float32))
     if [*before[0]] == [*after[0]]:
-        _step(rungs, Rung(name="ONNX after passes", error=_worst(before, after), limit=TOLERANCE))
+        # Where a pass changed outputs on purpose, the accuracy gate judges that.
+        limit = None if networks.dense else TOLERANCE
+        _step(rungs, Rung(name="ONNX after passes", error=_worst(before, after), limit=limit))
     # A host has no engine to compare with the board's: onnxruntime runs the graph that it is built from.
     graph = stand_in(ask, networks, chosen.wanted) if engine else chosen
     here = _outputs(graph.artifact, given)

@@ -53,6 +53,7 @@ def run_passes(ask: Ask, network: Network, data: Data | None) -> Networks:
             float32=done.float32 if half else change.network,
             half=half or done.half,
             plan=change.plan or done.plan,
+            dense=done.dense or (done.float32 if change.lossy else None),
             facts=facts,
         )
     return done

@@ -67,12 +67,14 @@ class Networks:
         float32: The float graph; plans belong to it.
         half: The same in fp16, where a pass made one.
         plan: Where a pass made one.
+        dense: The float graph before the first pass that changed its outputs on purpose, None where none did.
         facts: Of each pass by name.
     """
 
     float32: Network
     half: Network | None = None
     plan: QuantPlan | None = None
+    dense: Network | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -49,12 +49,14 @@ class Change:
         changed: Whether anything changed; the job checks it against the files' digests and the plan.
         facts: What a person should know, as JSON knows it.
         plan: The quantization plan, where the pass made one.
+        lossy: Whether the float network gives other outputs now, on purpose: accuracy is held against the one before.
     """
 
     network: Network
     changed: bool
     facts: Mapping[str, Any] = field(default_factory=dict)
     plan: QuantPlan | None = None
+    lossy: bool = False
 
 
 class Pass(Protocol):

@@ -93,7 +93,7 @@ class Sparsify:
             "sparse_layers": len(layers) - count,
             "exempted": layers[:count],
         }
-        return Change(network=done, changed=done.main.sha256 != network.main.sha256, facts=facts)
+        return Change(network=done, changed=done.main.sha256 != network.main.sha256, facts=facts, lossy=True)
 
 
 def _pruned(model: Any, settings: Settings, context: Context) -> dict[str, Refitted]:
