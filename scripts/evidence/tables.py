@@ -150,7 +150,9 @@ def sparsity() -> str:
         lines.append(
             f"| {row['detector']} | {how} | {row['float']:.3f} | {row['runs']['0']:.3f} | {row['sparse_layers']} of {row['layers']} | {row['map50']:.3f} |"
         )
-    return "\n".join([*lines, "", f"The guard: 256 training images that calibration did not see. {machine(data)}"])
+    return "\n".join(
+        [*lines, "", f"The guard: 256 training images that calibration did not see. {machine(data)}"]
+    )
 
 
 def demo() -> str:
