@@ -108,6 +108,9 @@ def install(  # noqa: C901 - one shape, read from top to bottom
         def set_flag(self, flag: Any) -> None:
             calls.note("set_flag", flag.name)
 
+        def set_device_type(self, layer: Any, kind: Any) -> None:
+            calls.note("set_device_type", layer.name, kind.name)
+
         def set_memory_pool_limit(self, pool: Any, size: int) -> None:
             object.__setattr__(self, "_workspace", size >> 20)
             calls.note("set_memory_pool_limit", pool.name, size)

@@ -109,7 +109,7 @@ def test_the_calls_are_those_that_each_version_knows(
 def test_the_dla_gets_scales_layers_and_fallback(detector: Path, tmp_path: Path, fake: Fake):
     folder = files(detector, tmp_path / "v", "v10_3", dla=1)
     build = json.loads((folder / "build.json").read_text())
-    build["builds"][0]["layer_precisions"] = {"second": "fp16"}
+    build["builds"][0] |= {"layer_precisions": {"second": "fp16"}, "gpu_layers": ["cells"]}
     (folder / "build.json").write_text(json.dumps(build))
     ensure(folder)
     calls = fake.calls()
@@ -118,6 +118,7 @@ def test_the_dla_gets_scales_layers_and_fallback(detector: Path, tmp_path: Path,
     assert ["config", "default_device_type", "DLA"] in calls
     assert ["config", "DLA_core", 1] in calls
     assert ["layer", "second", "precision", "float16"] in calls
+    assert ["set_device_type", "cells", "GPU"] in calls
     (calibrator,) = [c[2] for c in calls if c[:2] == ["config", "int8_calibrator"]]
     assert calibrator.startswith("TRT-100300-EntropyCalibration2")
 

@@ -258,6 +258,10 @@ def _configure(
     if entry.get("dla_core") is not None:
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = int(entry["dla_core"])
+        left = frozenset(entry.get("gpu_layers", ()))
+        for layer in (network.get_layer(k) for k in range(network.num_layers)) if left else ():
+            if layer.name in left:
+                config.set_device_type(layer, trt.DeviceType.GPU)
     _layer_precisions(trt, network, entry.get("layer_precisions") or {})
     return _calibrate(trt, config, folder / entry["calibration"]) if entry.get("calibration") else None
 

@@ -16,7 +16,7 @@ _COMMON = frozenset({
     "--allowGPUFallback", "--sparsity",
 })  # fmt: skip
 _WEAK = frozenset({"--fp16", "--int8", "--calib", "--precisionConstraints", "--layerPrecisions"})
-_LEVEL = frozenset({"--skipInference", "--builderOptimizationLevel"})
+_LEVEL = frozenset({"--skipInference", "--builderOptimizationLevel", "--layerDeviceTypes"})
 FLAGS = {
     "8.5": _COMMON | _WEAK | {"--buildOnly"}, "8.6": _COMMON | _WEAK | _LEVEL, "10": _COMMON | _WEAK | _LEVEL | {"--stronglyTyped"},
     "11": _COMMON | _LEVEL | {"--stronglyTyped"},
@@ -65,6 +65,8 @@ def command(
     words += ["--allowGPUFallback"] if entry.get("gpu_fallback") else []
     words += [f"--calib={folder}/{entry['calibration']}"] if entry.get("calibration") else []
     words += _precisions(entry)
+    left = entry.get("gpu_layers") or ()
+    words += [f"--layerDeviceTypes={_spec(dict.fromkeys(left, 'GPU'))}"] if left else []
     words += ["--sparsity=enable"] if entry.get("sparse") else []
     words += [f"--timingCacheFile={timing_cache}"] if timing_cache else []
     words += [f"--exportLayerInfo={layers}"] if layers else []
@@ -81,14 +83,18 @@ def _precisions(entry: Mapping[str, Any]) -> list[str]:
     wanted = entry.get("layer_precisions") or {}
     if not wanted:
         return []
+    return [
+        f"--precisionConstraints={entry.get('precision_constraints', 'prefer')}",
+        f"--layerPrecisions={_spec(wanted)}",
+    ]
+
+
+def _spec(wanted: Mapping[str, str]) -> str:
+    """Return layers with a word each, as trtexec takes them."""
     for name in wanted:
         if any(c in name for c in ",:*"):
             raise RecipeError(
                 f"trtexec cannot name layer {name!r}: it has a comma, colon or star",
                 hint="Build with build_engine.py.",
             )
-    spec = ",".join(f"{name}:{kind}" for name, kind in sorted(wanted.items()))
-    return [
-        f"--precisionConstraints={entry.get('precision_constraints', 'prefer')}",
-        f"--layerPrecisions={spec}",
-    ]
+    return ",".join(f"{name}:{kind}" for name, kind in sorted(wanted.items()))

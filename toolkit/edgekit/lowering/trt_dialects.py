@@ -18,6 +18,7 @@ from edgekit.graph.onnx_file import arrays_of
 from edgekit.graph.strong import FULL, SCALE_FLOOR, strongly_typed
 from edgekit.lowering.qdq import Style, write_qdq
 from edgekit.lowering.trt_cache import calibration_text
+from edgekit.lowering.trt_dla import left_to_gpu
 from edgekit.lowering.trt_rewrites import int32_outputs, without_layer_norm
 
 # TensorRT 8 reads up to 17; scales in fp16 came with 19.
@@ -81,20 +82,14 @@ def _strong(model: Any, plan: QuantPlan | None, precision: str, target: Target) 
         model = write_qdq(to_opset(model, _HALF_SCALES_OPSET, at_least=True), plan, _STYLE)
     done = model if precision == "fp32" else strongly_typed(model)
     # The DLA has no float32; the reference runs on the GPU.
-    on_dla = (
-        {"dla_core": target.dla, "gpu_fallback": True}
-        if target.dla is not None and precision != "fp32"
-        else {}
-    )
+    on_dla = _on_dla(done, target) if target.dla is not None and precision != "fp32" else {}
     return Written(model=done, options={"strongly_typed": True, "flags": [], **on_dla})
 
 
 def _dla(model: Any, plan: QuantPlan | None, precision: str, target: Target) -> Written:
     """No Q/DQ, which the DLA does not know up to TensorRT 10.7: scales go into a calibration cache."""
     plainer = _for_weak(model, target)
-    options: dict[str, Any] = {
-        "strongly_typed": False, "flags": ["FP16"], "dla_core": target.dla, "gpu_fallback": True,
-    }  # fmt: skip
+    options: dict[str, Any] = {"strongly_typed": False, "flags": ["FP16"], **_on_dla(plainer, target)}
     if precision == "fp32":
         # The DLA has none; the reference runs on the GPU.
         return _weak(model, plan, precision, target)
@@ -111,6 +106,12 @@ def _dla(model: Any, plan: QuantPlan | None, precision: str, target: Target) -> 
     }  # fmt: skip
     text = calibration_text(scales, target.tensorrt)
     return Written(model=plainer, options=options, texts={"calib.cache": text}, judged=judged)
+
+
+def _on_dla(model: Any, target: Target) -> dict[str, Any]:
+    """Return the options that put a model on the accelerator, and what is left of it to the GPU."""
+    left = left_to_gpu(model)
+    return {"dla_core": target.dla, "gpu_fallback": True, **({"gpu_layers": left} if left else {})}
 
 
 def _activation_scales(model: Any, made: set[str]) -> dict[str, float]:

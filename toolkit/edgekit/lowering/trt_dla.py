@@ -5,8 +5,10 @@ Layer lists and limits: NVIDIA's DLA pages and its Deep-Learning-Accelerator-SW 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
+from edgekit.graph.onnx_file import arrays_of
 from edgekit.lowering.trt_lint import ERROR, NOTE, WARNING, Facts, Finding
 
 _NATIVE = frozenset({
@@ -65,17 +67,12 @@ def _explicit(facts: Facts) -> Iterator[Finding]:
 
 def _loadables(facts: Facts) -> Iterator[Finding]:
     """How often the graph leaves and enters the DLA: at most 16 loadables on a core."""
-    on_dla, changes, last = 0, 0, ""
-    for node in facts.graph.node:
-        unit = "DLA" if node.op_type in _NATIVE else "GPU"
-        changes += unit != last and unit == "DLA"
-        on_dla += unit == "DLA"
-        last = unit
-    if changes > 1:
-        severity = WARNING if changes <= _LOADABLES else ERROR
+    parts = _parts(facts.graph.node, facts.arrays)
+    on_dla = sum(len(p) for p in parts)
+    if len(parts) > 1:
         yield Finding(
-            rule="dla-switches", severity=severity, node="model", what=f"up to {changes} parts run on the DLA, {_LOADABLES} fit on a core",
-            todo="Cut off the parts that it cannot run.",
+            rule="dla-switches", severity=WARNING, node="model", what=f"up to {len(parts)} parts run on the DLA, {_LOADABLES} fit on a core",
+            todo="Cut off what it cannot run; a compile leaves the parts with the fewest weights to the GPU.",
         )  # fmt: skip
     elif on_dla:
         yield Finding(
@@ -85,6 +82,38 @@ def _loadables(facts: Facts) -> Iterator[Finding]:
             what=f"{on_dla} of {len(facts.graph.node)} nodes can run on the DLA",
             todo="Nothing.",
         )
+
+
+def _parts(nodes: Iterable[Any], arrays: Mapping[str, Any]) -> list[list[Any]]:
+    """Return the runs of neighbouring nodes that the DLA knows, constants and casts aside."""
+    parts: list[list[Any]] = []
+    inside = False
+    for node in nodes:
+        if node.op_type in {"Constant", "Cast"}:
+            continue
+        product = node.op_type in {"Gemm", "MatMul"} and node.input[1] not in arrays
+        native = node.op_type in _NATIVE and not product
+        if native and not inside:
+            parts.append([])
+        if native:
+            parts[-1].append(node)
+        inside = native
+    return parts
+
+
+def left_to_gpu(model: Any) -> list[str]:
+    """Return the nodes that shall stay on the GPU so that the DLA gets no more parts than fit on a core.
+
+    The parts with most weights go to the DLA: more loadables than 16 do not run at once.
+    """
+    arrays = arrays_of(model)
+    parts = _parts(model.graph.node, arrays)
+
+    def weights(part: list[Any]) -> int:
+        return sum(arrays[i].size for n in part for i in n.input if i in arrays)
+
+    ranked = sorted(parts, key=weights, reverse=True)
+    return [n.name for part in ranked[_LOADABLES:] for n in part]
 
 
 dla_rules: tuple[Callable[[Facts], Iterator[Finding]], ...] = (_operators, _sizes, _explicit, _loadables)
