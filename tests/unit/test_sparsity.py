@@ -122,7 +122,8 @@ def conv_net(weight: np.ndarray, bias: np.ndarray | None, **words: list[int]) ->
         helper.make_node("Conv", names, ["y"], name="conv", **words),
     ]
     graph = helper.make_graph(nodes, "one", [given], [made], stored)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    # What the oldest onnxruntime that edgekit takes still reads.
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def outputs(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]]) -> np.ndarray:
