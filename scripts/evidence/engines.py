@@ -3,7 +3,7 @@
     python scripts/evidence/engines.py out/*/bundle --data uav.yaml --out engines.json
     python scripts/evidence/engines.py --slice            # says whether this machine could; writes nothing
 
-It runs where the engine will run: Python 3.10, numpy, onnxruntime and the board's own `tensorrt`. Each engine is
+It runs where the engine will run, with `edgekit[host]` and the board's own `tensorrt`. Each engine is
 built, found again, held against float32 of onnxruntime on the same frames, timed with and without a CUDA graph,
 read by the inspector, and judged on labelled images where the bundle is a detector and `--data` names a set.
 """
@@ -32,11 +32,11 @@ from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, LayerRun
 from edgekit.data.dataset import read_split
 from edgekit.data.sample import Sample
-from edgekit.frames.images import read_image
-from edgekit.frames.prepare import prepare
 from edgekit.jobs.accuracy import detections_of, truths_of
-from edgekit.jobs.trial import share_as_planned
+from edgekit.jobs.trial import as_asked, share_as_planned
 from edgekit.machine.probe import passport
+from edgekit.measure.inputs import Inputs
+from edgekit.measure.parity import largest_error
 from edgekit.metrics.coco_map import drop_interval, score
 
 KEPT = Path("engines.json")
@@ -113,7 +113,8 @@ def _float32(bundle: Bundle) -> Artifact:
 
 def _ran(artifact: Artifact, plan: Path, plain: Artifact, files: Sequence[Path]) -> dict[str, Any]:
     """Hold the engine's outputs against float32's, time it, and read its layers."""
-    inputs = _inputs(artifact, files)
+    drawn = Inputs(artifact.contract, files, seed=0)
+    inputs = [drawn.draw() for _ in range(_FRAMES)]
     with pick("backends", "onnxruntime", what="backend").open(plain) as session:
         wanted = [session.infer(i) for i in inputs]
     engine = opened(plan.read_bytes(), artifact.contract)
@@ -128,43 +129,13 @@ def _ran(artifact: Artifact, plan: Path, plain: Artifact, files: Sequence[Path])
             spent.append((time.perf_counter() - begun) * 1e3)
         layers = engine.profiled(inputs[0])
         gain = engine.graph_gain
-    layers = tuple(replace(one, wanted=_asked(one, artifact)) for one in layers)
+    layers = as_asked([vars(one) for one in layers], artifact)
     return {
-        "outputs_apart": _apart(wanted, given), "same_twice": same, "graph_gain": round(gain, 3),
+        "outputs_apart": max(map(largest_error, wanted, given)), "same_twice": same, "graph_gain": round(gain, 3),
         "median_ms": round(float(np.median(spent)), 4), "p90_ms": round(float(np.percentile(spent, 90)), 4),
         "share_as_planned": share_as_planned(layers), "reformat_share": round(reformat_share(layers), 4),
         "share_by_dtype": _by_dtype(layers), "layers": [vars(one) for one in layers],
     }  # fmt: skip
-
-
-def _inputs(artifact: Artifact, files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return prepared frames, seeded noise where a network declares none or there are no images."""
-    contract = artifact.contract
-    if contract.frames and files:
-        shape, name = contract.inputs[0].shape, contract.inputs[0].name
-        return [
-            {name: prepare(read_image(f), contract.frames, (shape[2], shape[3]))[0]} for f in files
-        ]  # fmt: skip
-    rng = np.random.default_rng(0)
-    return [
-        {s.name: rng.random(s.shape, np.float32).astype(s.dtype) for s in contract.inputs}
-        for _ in range(_FRAMES)
-    ]
-
-
-def _asked(one: LayerRun, artifact: Artifact) -> str:
-    return next((artifact.wanted[c] for c in one.covers if c in artifact.wanted), "")
-
-
-def _apart(wanted: Sequence[dict[str, Any]], given: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return for each output the largest difference over its largest value."""
-    found = {}
-    for name in wanted[0]:
-        largest = max(float(np.abs(w[name]).max()) for w in wanted) or 1.0
-        found[name] = max(
-            float(np.abs(w[name].astype(np.float64) - g[name]).max()) for w, g in zip(wanted, given, strict=True)
-        ) / largest  # fmt: skip
-    return found
 
 
 def _by_dtype(layers: Sequence[LayerRun]) -> dict[str, float]:

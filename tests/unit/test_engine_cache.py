@@ -51,6 +51,8 @@ def test_files_for_another_major_version_are_refused_before_a_build(
     detector: Path, tmp_path: Path, fake: Fake
 ):
     folder = files(detector, tmp_path / "v")
+    with pytest.raises(RecipeError, match=r"build\.json: cannot be read"):
+        engines.refuse_other_version(tmp_path, "10.3.0")
     with pytest.raises(RecipeError, match=r"was compiled for TensorRT 10\.3\.0, this board has 8\.6\.2"):
         engines.refuse_other_version(folder, "8.6.2")
     assert "this board has 10.7.0" in engines.refuse_other_version(folder, "10.7.0")

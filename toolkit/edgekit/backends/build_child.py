@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.backends import build_engine
+from edgekit.core.child import environment
 from edgekit.core.errors import ResourceError
 from edgekit.core.watch import Watcher, watcher
 
@@ -44,8 +44,7 @@ def tried(work: Work, workspace: int, free_mb: Callable[[], int]) -> tuple[dict[
     ]  # fmt: skip
     heard: list[str] = []
     others: list[str] = []
-    # The agent runs from an archive that only its own sys.path names.
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    env = environment()
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=env
     ) as child:
@@ -143,7 +142,7 @@ def last_json(text: str) -> dict[str, Any]:
 
 def child_of(module: str, order: Mapping[str, Any], limit_s: float) -> tuple[dict[str, Any], str]:
     """Run a module of ours on one JSON object; return what it said, and what went wrong, empty where nothing did."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    env = environment()
     try:
         ran = subprocess.run(
             [sys.executable, "-m", module], input=json.dumps(dict(order)), capture_output=True, text=True, env=env,

@@ -249,12 +249,7 @@ def builds_in(folder: Path) -> list[dict[str, Any]]:
     Raises:
         RecipeError: There is none, or a file it names was changed or is missing.
     """
-    try:
-        found: list[dict[str, Any]] = json.loads((folder / "build.json").read_text())["builds"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecipeError(
-            f"{folder / 'build.json'}: cannot be read ({error})", hint="Fetch the bundle again."
-        ) from None
+    found: list[dict[str, Any]] = _said_in(folder, "builds")
     for entry in found:
         path = folder / str(entry["model"])
         if not path.is_file() or digest_file(path) != entry["sha256"]:
@@ -262,6 +257,20 @@ def builds_in(folder: Path) -> list[dict[str, Any]]:
                 f"{path}: is missing or was changed since it was compiled", hint="Fetch the bundle again."
             )
     return found
+
+
+def _said_in(folder: Path, key: str) -> Any:
+    """Return one part of a folder's build.json.
+
+    Raises:
+        RecipeError: There is no such file, or it lacks that part.
+    """
+    try:
+        return json.loads((folder / "build.json").read_text())[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecipeError(
+            f"{folder / 'build.json'}: cannot be read ({error})", hint="Fetch the bundle again."
+        ) from None
 
 
 def kept(key: str) -> Engine | None:
@@ -340,7 +349,7 @@ def _by_provider(
     if found := kept(place.name):
         return found
     model, precision = folder / str(entry["model"]), str(entry["precision"])
-    inputs = json.loads((folder / "build.json").read_text())["inputs"]
+    inputs = _said_in(folder, "inputs")
     with (
         resource_errors(place),
         locked(place, hint="Wait for it: it builds the same engine."),
@@ -402,7 +411,7 @@ def refuse_other_version(folder: Path, tensorrt: str) -> str:
     Raises:
         RecipeError: They were written for another major version, which knows other files.
     """
-    wanted = str(json.loads((folder / "build.json").read_text()).get("target", {}).get("tensorrt", tensorrt))
+    wanted = str(_said_in(folder, "target")["tensorrt"])
     if wanted.split(".", maxsplit=1)[0] != tensorrt.split(".", maxsplit=1)[0]:
         raise RecipeError(
             f"{folder}: was compiled for TensorRT {wanted}, this board has {tensorrt}",

@@ -1,6 +1,6 @@
 """Say a build as trtexec's command line, for boards where that is all there is (JetPack 5 has Python 3.8).
 
-Flags are those of each version's own help: 8.5 has --buildOnly and no optimization level; 8.6 renamed it
+Flags are those of each version's help as published texts quote it, --layerDeviceTypes from memory: 8.5 has --buildOnly and no optimization level; 8.6 renamed it
 --skipInference; 10 has --stronglyTyped; 11 has no precision flags and no calibration.
 """
 

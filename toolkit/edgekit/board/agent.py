@@ -20,6 +20,7 @@ from typing import Any
 from edgekit.board.depot import Depot
 from edgekit.board.hold import LOCK, held, holder, unusable
 from edgekit.board.orders import Order, order_from
+from edgekit.core.child import environment
 from edgekit.core.errors import EdgekitError, ResourceError
 from edgekit.core.files import json_text, resource_error, resource_errors, write_json
 from edgekit.core.watch import watched_by
@@ -235,9 +236,8 @@ def engines() -> dict[str, Any]:
     found = {}
     for name, version in passport()["engines"].items() if "engines" in passport() else ():
         code = f"from edgekit.core.lazy import need; need({name!r})"
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False
         )
         why = done.stderr.strip().splitlines()[-1][:300] if done.stderr.strip() else f"exit {done.returncode}"
         found[name] = {

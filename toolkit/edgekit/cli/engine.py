@@ -51,7 +51,9 @@ def build(bundle: Path, variant: str, device: str, wait: bool, limit_s: float, a
     how = (
         f"built in {found['seconds']:g} s"
         if found["fresh"]
-        else f"found, built {found['when']}".removesuffix(", built ")
+        else f"found, built {found['when']}"
+        if found["when"]
+        else "found"
     )
     click.echo(f"{found['precision']} engine of {found['model']}: {how}, {found['mb']:g} MB")
     click.echo(f"  TensorRT {found['tensorrt']}, {found['gpu']}\n  {found['plan']}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.core.child import environment
 from edgekit.core.errors import RecipeError, ResourceError
 from edgekit.core.files import folder_aside, resource_errors, write_text
 from edgekit.core.lazy import need
@@ -105,7 +106,7 @@ def _draw_all(
 ) -> Iterator[None]:
     """Draw the jobs in processes of their own and yield once for each finished scene."""
     count = min(workers or os.cpu_count() or 1, len(jobs)) or 1
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    env = environment()
     running: list[subprocess.Popen[str]] = []
     try:
         for k in range(count):

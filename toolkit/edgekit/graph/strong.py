@@ -30,19 +30,19 @@ SCALE_FLOOR = 2.0**-14
 _SMALLEST = 2.0**-24
 
 
-def strongly_typed(model: Any, *, full: frozenset[str] = frozenset()) -> Any:
+def strongly_typed(model: Any) -> Any:
     """Return a copy that computes in fp16, inputs and outputs kept in their types.
+
+    Nodes of `FULL` and those whose constants do not fit into fp16 stay in float32.
 
     Args:
         model: Float32 or with QuantizeLinear and DequantizeLinear, opset 19 or later where it has these;
             static shapes, named nodes.
-        full: Names of nodes that stay in float32, beside those of `FULL` and those whose constants do
-            not fit into fp16.
     """
     onnx = need("onnx", extra="host")
     done = onnx.ModelProto()
     done.CopyFrom(onnx.shape_inference.infer_shapes(model, data_prop=True))
-    _Writer(done, full).write()
+    _Writer(done).write()
     # What shape inference said of the types does not hold any more.
     del done.graph.value_info[:]
     return done
@@ -51,11 +51,11 @@ def strongly_typed(model: Any, *, full: frozenset[str] = frozenset()) -> Any:
 class _Writer:
     """Holds the graph while casts are put in; used once."""
 
-    def __init__(self, model: Any, full: frozenset[str]) -> None:
+    def __init__(self, model: Any) -> None:
         self.helper, self.numpy_helper = (
             need("onnx.helper", extra="host"), need("onnx.numpy_helper", extra="host"),
         )  # fmt: skip
-        self.graph, self.full = model.graph, full
+        self.graph = model.graph
         _constants_to_initializers(model)
         self.arrays = arrays_of(model)
         known = (*self.graph.value_info, *self.graph.input, *self.graph.output)
@@ -96,7 +96,7 @@ class _Writer:
         self.nodes.append(node)
 
     def _stays(self, node: Any) -> bool:
-        if node.op_type in FULL or node.name in self.full:
+        if node.op_type in FULL:
             return True
         stored = [self.arrays[i] for i in node.input if i in self.arrays and i in self.floats]
         return any(_leaves_half(a) for a in stored)

@@ -102,7 +102,7 @@ def held(
             name: Trial(
                 spans={s: tuple(round(v, 3) for v in ms) for s, ms in sample.spans.items()},
                 facts=sample.facts, steady=sample.steady,
-                receipt=_receipt(sample.receipt, entrants[name].artifact),
+                receipt=as_asked(sample.receipt, entrants[name].artifact),
             )
             for name, sample in found.items()
         }  # fmt: skip
@@ -117,7 +117,7 @@ def _now() -> str:
     return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _receipt(rows: Sequence[Mapping[str, Any]], artifact: Artifact) -> tuple[LayerRun, ...]:
+def as_asked(rows: Sequence[Mapping[str, Any]], artifact: Artifact) -> tuple[LayerRun, ...]:
     """Return the layers as they ran, each with the dtype the plan asked for."""
     return tuple(LayerRun(**{**r, "covers": tuple(r["covers"]), "wanted": _asked(r, artifact)}) for r in rows)
 

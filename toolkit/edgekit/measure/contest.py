@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.core import errors
+from edgekit.core.child import environment
 from edgekit.core.digest import plain
 from edgekit.core.errors import DeviceError, EdgekitError, ResourceError
 from edgekit.core.records import Artifact
@@ -59,7 +59,7 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env=environment(),
         )
         order = {
             "do": "open", "artifact": plain(artifact), "files": [str(f) for f in files], "seed": seed,
