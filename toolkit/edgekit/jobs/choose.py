@@ -160,8 +160,7 @@ def _second_round(field_: _Field) -> list[str]:
     far = [n for n in allowed if n not in near]
     for name in alive:
         if name not in allowed:
-            asked = " ".join(w for w in (ask.only_backend, ask.only_precision) if w)
-            found[name].note = f"beside it; {asked} was asked for"
+            found[name].note = f"beside it; {_asked(ask)} was asked for"
         elif name not in near:
             found[name].note = f"more than {_NEAR} times slower than the fastest"
     order = {n: median(found[n].samples) for n in (*near, *far)}
@@ -174,9 +173,13 @@ def _may_win(ask: Ask, one: Lowered) -> bool:
     return ask.only_precision in {"", wanted.precision} and ask.only_backend in {"", wanted.backend}
 
 
+def _asked(ask: Ask) -> str:
+    return " ".join(w for w in (ask.only_backend, ask.only_precision) if w)
+
+
 def _refuse_none(ask: Ask, allowed: Sequence[object], dead: Sequence[str] = ()) -> None:
     if not allowed and dead:
-        raise ContractError(f"{ask.only_precision}: {dead[0]}", hint="Leave out --precision: others may do.")
+        raise ContractError(f"{_asked(ask)}: {dead[0]}", hint="Ask for another precision or engine.")
     if not allowed:
         raise RecipeError(
             f"--precision: no engine here runs {ask.only_precision} for {ask.profile.name}",
