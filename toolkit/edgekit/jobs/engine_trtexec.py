@@ -126,10 +126,11 @@ class _Place:
             if have == sha256:
                 continue
             watcher().phase(f"{self.name}: sending {file}")
-            aside = shlex.quote(f"{file}.part")
+            # Aside under a name of its own: a second host may be sending the same file.
             script = (
-                f"cd {self.folder} && cat > {aside} && "
-                f'[ "$(sha256sum < {aside} | cut -d" " -f1)" = {sha256} ] && mv {aside} {shlex.quote(file)}'
+                f'cd {self.folder} && find . -name "*.sent" -mmin +60 -delete; aside={shlex.quote(file)}.$$.sent; '
+                f'cat > "$aside" && [ "$(sha256sum < "$aside" | cut -d" " -f1)" = {sha256} ] && '
+                f'mv "$aside" {shlex.quote(file)} || {{ rm -f "$aside"; exit 1; }}'
             )
             ran = retried(lambda f=file, s=script: self._connection.put(self.local / f, ["sh", "-c", s]))  # type: ignore[misc]
             if ran.code:
