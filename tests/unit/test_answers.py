@@ -11,7 +11,7 @@ from edgekit.answers.classify import Classify
 from edgekit.answers.detect import Detect, nms
 from edgekit.core.errors import RecipeError
 from edgekit.core.records import Answers
-from edgekit.frames.prepare import Placement
+from edgekit.frames.place import Placement
 
 pytestmark = pytest.mark.light
 WHOLE = Placement(scale_x=1, scale_y=1, left=0, top=0, width=100, height=100)

@@ -14,7 +14,7 @@ from edgekit.core.places import shipped
 from edgekit.core.records import Answers
 from edgekit.data import thermal_mini, uav_mini
 from edgekit.export.torch_onnx import to_onnx
-from edgekit.frames.prepare import Placement
+from edgekit.frames.place import Placement
 from edgekit.graph.decode_tail import cut_decoder, levels_of
 from edgekit.graph.onnx_file import outputs_of, read_onnx
 from edgekit.graph.static import slim

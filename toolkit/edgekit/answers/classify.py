@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.records import Answers
-from edgekit.frames.prepare import Placement
+from edgekit.frames.place import Placement
 
 
 @dataclass(frozen=True, kw_only=True)

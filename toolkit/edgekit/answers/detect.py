@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.errors import RecipeError
 from edgekit.core.records import Answers
-from edgekit.frames.prepare import Placement
+from edgekit.frames.place import Placement
 
 # Boxes that enter NMS at most. Beyond it, at scores from 0.001, mAP50 moved by under 0.0001.
 _CANDIDATES = 6000

@@ -18,6 +18,19 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Coding:
+    """How a sensor's signal becomes the bytes that a model takes.
+
+    Attributes:
+        codec: Name of the codec plug-in.
+        settings: What it needs to know, as JSON.
+    """
+
+    codec: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Frames:
     """How a frame becomes the model's input: the declared pre-processing.
 
@@ -28,6 +41,7 @@ class Frames:
         scale: Factor on the 0 to 255 values.
         mean: Per channel, subtracted after scaling.
         std: Per channel, divided by after the mean.
+        coding: Where the frame is a sensor's own signal: how it is coded. The other keys then say nothing.
     """
 
     resize: str = "letterbox"
@@ -36,6 +50,7 @@ class Frames:
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    coding: Coding | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

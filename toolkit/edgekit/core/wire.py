@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit.core.records import Answers, Artifact, Contract, Frames, TensorSpec
+from edgekit.core.records import Answers, Artifact, Coding, Contract, Frames, TensorSpec
 
 
 def contract_from(data: dict[str, Any]) -> Contract:
@@ -40,4 +40,5 @@ def _tensor(data: dict[str, Any]) -> TensorSpec:
 
 
 def _frames(data: dict[str, Any]) -> Frames:
-    return Frames(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
+    coding = Coding(**data["coding"]) if data.get("coding") else None
+    return Frames(**{**data, "mean": tuple(data["mean"]), "std": tuple(data["std"]), "coding": coding})

@@ -15,15 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from edgekit.codecs.sensor import Sensor
 from edgekit.core.child import environment
 from edgekit.core.errors import RecipeError, ResourceError
 from edgekit.core.files import folder_aside, resource_errors, write_text
 from edgekit.core.lazy import need
 from edgekit.core.plugins import suggestion
 from edgekit.core.watch import steps
-from edgekit.data import thermal_mini, uav_mini
+from edgekit.data import digits_dark, thermal_mini, uav_dark, uav_mini, wear_mini
+from edgekit.data.window import Window
 
 JPEG_QUALITY = 92
+# cv2.IMWRITE_PNG_COMPRESSION, 1: noise does not compress, and stronger levels only take longer.
+_RAW_PNG = [16, 1]
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,23 @@ class Generated:
         classes: Class names.
         what: One line for a person.
         source: The file that decides its pixels.
+        size: What `size` is where nobody says: pixels of a side, or samples.
+        sensor: What recorded it, where the values are a sensor's own.
+        split: Training and validation signals drawn where nobody says more; 0 leaves that to the caller.
     """
 
     draw: Callable[..., Any]
     classes: tuple[str, ...]
     what: str
     source: Path
+    size: int = 640
+    sensor: Sensor | None = None
+    split: tuple[int, int] = (0, 0)
+
+    @property
+    def windows(self) -> bool:
+        """Whether it is signals with one class each, rather than images with boxes."""
+        return bool(self.split[0])
 
 
 GENERATED = {
@@ -50,6 +67,18 @@ GENERATED = {
     "thermal-mini": Generated(
         thermal_mini.draw_scene, thermal_mini.CLASSES, "people, cars, bicycles and lights in a thermal camera",
         Path(thermal_mini.__file__),
+    ),
+    "uav-dark": Generated(
+        uav_dark.draw_scene, uav_dark.CLASSES, "uav-mini at night as 12-bit raw of a colour sensor",
+        Path(uav_dark.__file__), sensor=uav_dark.SENSOR,
+    ),
+    "wear-mini": Generated(
+        wear_mini.draw_window, wear_mini.CLASSES, "six small motions at the wrist, a 12-bit accelerometer",
+        Path(wear_mini.__file__), size=wear_mini.SAMPLES, sensor=wear_mini.SENSOR, split=(2400, 1200),
+    ),
+    "digits-dark": Generated(
+        digits_dark.draw_window, digits_dark.CLASSES, "scikit-learn's digits before a 12-bit sensor in the dark",
+        Path(digits_dark.__file__), size=digits_dark.SIDE, sensor=digits_dark.SENSOR, split=(2594, 500),
     ),
 }  # fmt: skip
 
@@ -61,7 +90,7 @@ def make_set(
     train: int = 2000,
     val: int = 500,
     seed: int = 0,
-    size: int = 640,
+    size: int = 0,
     workers: int = 0,
 ) -> Path:
     """Write a generated set to folder `out` and return the path of its `data.yaml`.
@@ -69,12 +98,13 @@ def make_set(
     The same arguments give the same scenes on any machine; JPEG bytes depend on the OpenCV version.
 
     Args:
-        name: uav-mini or thermal-mini.
+        name: One of `GENERATED`.
         out: A folder that does not exist yet or is empty.
         train: Number of training images.
         val: Number of validation images.
         seed: Seed of every scene.
-        size: Side of the square images in pixels; of thermal-mini the width, its height is 4/5 of it.
+        size: Side of the square images in pixels (of thermal-mini the width, its height is 4/5 of it), samples of
+            a time series; 0 takes the set's own.
         workers: Processes that draw; 0 takes one a core.
 
     Raises:
@@ -85,20 +115,39 @@ def make_set(
         raise RecipeError(f"data make: no set {name!r}", hint=suggestion(name, GENERATED))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RecipeError(f"{out}: is there already", hint="Choose a new folder or remove this one.")
-    need("cv2", extra="host", why="write images")
+    made = GENERATED[name]
+    size = size or made.size
+    if not made.windows:
+        need("cv2", extra="host", why="write images")
+    if name == "digits-dark":
+        need("sklearn.datasets", extra="train", why="draw digits-dark")
     jobs = [(s, i) for s, n in (("train", train), ("val", val)) for i in range(n)]
     with resource_errors(out), folder_aside(out) as aside:
-        for kind in ("images", "labels"):
-            for split in ("train", "val"):
-                (aside / kind / split).mkdir(parents=True)
+        for folder in _folders(made):
+            (aside / folder).mkdir(parents=True)
         for _ in steps("drawing scenes", _draw_all(name, aside, jobs, seed, size, workers), len(jobs)):
             pass
         # No `path:`, so that every reader starts from the file's own folder; ultralytics takes "." for
         # the working folder.
-        names = "".join(f"  {i}: {label}\n" for i, label in enumerate(GENERATED[name].classes))
+        names = "".join(f"  {i}: {label}\n" for i, label in enumerate(made.classes))
         text = f"# {name}, generated by `edgekit data make {name} --seed {seed}`\n"
-        write_text(aside / "data.yaml", f"{text}train: images/train\nval: images/val\nnames:\n{names}")
+        where = "signals" if made.windows else "images"
+        text += f"train: {where}/train\nval: {where}/val\nnames:\n{names}"
+        write_text(aside / "data.yaml", text + (sensor_yaml(made.sensor) if made.sensor else ""))
     return out / "data.yaml"
+
+
+def _folders(made: Generated) -> list[Path]:
+    if made.windows:
+        return [Path("signals", s, c) for s in ("train", "val") for c in made.classes]
+    return [Path(kind, s) for kind in ("images", "labels") for s in ("train", "val")]
+
+
+def sensor_yaml(sensor: Sensor) -> str:
+    """Return the `sensor` part of a data.yaml; keys that say nothing are left out."""
+    words = {k: v for k, v in vars(sensor).items() if v}
+    # JSON is YAML.
+    return "sensor:\n" + "".join(f"  {k}: {json.dumps(v)}\n" for k, v in words.items())
 
 
 def _draw_all(
@@ -141,11 +190,17 @@ def _draw_all(
 
 
 def _write_one(name: str, out: Path, split: str, index: int, seed: int, size: int) -> None:
+    made = GENERATED[name]
+    scene = made.draw(seed=seed, split=split, index=index, size=size)
+    if isinstance(scene, Window):
+        place = out / "signals" / split / made.classes[scene.label]
+        np.save(place / f"{index:06d}.npy", scene.signal)
+        return
     cv2 = need("cv2", extra="host", why="write images")
-    scene = GENERATED[name].draw(seed=seed, split=split, index=index, size=size)
-    done, data = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    suffix, how = (".png", _RAW_PNG) if made.sensor else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    done, data = cv2.imencode(suffix, scene.image, how)
     assert done
-    (out / "images" / split / f"{index:06d}.jpg").write_bytes(data.tobytes())
+    (out / "images" / split / f"{index:06d}{suffix}").write_bytes(data.tobytes())
     height, width = scene.image.shape[:2]
     lines = []
     for (x1, y1, x2, y2), label in zip(scene.boxes, scene.classes, strict=True):
@@ -156,8 +211,9 @@ def _write_one(name: str, out: Path, split: str, index: int, seed: int, size: in
 
 def main() -> None:
     """Draw the scenes named on stdin; print a dot a scene."""
-    need("cv2", extra="host").setNumThreads(1)
     name, out, seed, size, jobs = json.load(sys.stdin)
+    if not GENERATED[name].windows:
+        need("cv2", extra="host").setNumThreads(1)
     for split, index in jobs:
         _write_one(name, Path(out), split, index, seed, size)
         sys.stdout.write(".\n")

@@ -1,16 +1,18 @@
-"""Read data sets in YOLO layout: a data.yaml, images, and a text file of boxes for each."""
+"""Read data sets in YOLO layout: a data.yaml, and images with a text file of boxes each, or a folder a class."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgekit.codecs.sensor import Sensor, check_sensor
 from edgekit.core.errors import RecipeError
 from edgekit.data.sample import Sample, Split
 from edgekit.forms.read import Form, read_form
+from edgekit.frames import raw
 from edgekit.frames.images import SUFFIXES
 
 
@@ -18,11 +20,12 @@ from edgekit.frames.images import SUFFIXES
 class _Layout:
     """The keys of a data.yaml that edgekit reads."""
 
-    names: dict[int, str] | list[str]
+    names: dict[int, str | int] | list[str | int]
     path: str = ""
     train: str | list[str] = ""
     val: str | list[str] = ""
     test: str | list[str] | None = ""
+    sensor: Sensor | None = None
 
 
 def read_yolo(path: Path, split: str) -> Split:
@@ -32,18 +35,42 @@ def read_yolo(path: Path, split: str) -> Split:
         RecipeError: A file is missing or a label is malformed; the message names file and line.
     """
     form = read_form(path)
-    known = {k: v for k, v in form.value.items() if k in {"names", "path", "train", "val", "test"}}
+    known = {k: v for k, v in form.value.items() if k in {f.name for f in fields(_Layout)}}
     layout = form.record(_Layout, known)
     form.refuse()
     assert layout is not None
     names = layout.names
-    ordered = tuple(names[k] for k in sorted(names)) if isinstance(names, dict) else tuple(names)
-    samples = [
-        _sample(image, len(ordered)) for place in _places(form, layout, split) for image in _images(place)
-    ]
+    listed = [names[k] for k in sorted(names)] if isinstance(names, dict) else names
+    ordered = tuple(str(n) for n in listed)
+    if layout.sensor:
+        check_sensor(layout.sensor, str(path))
+    suffixes = raw.SUFFIXES if layout.sensor else SUFFIXES
+    places = _places(form, layout, split)
+    task = "classify" if _is_a_folder_a_class(places, ordered) else "detect"
+    if task == "classify":
+        samples = [s for place in places for s in _classed(place, ordered, suffixes)]
+    else:
+        samples = [_sample(image, len(ordered)) for place in places for image in _images(place, suffixes)]
     if not samples:
         raise RecipeError(f"{path}: split {split!r} holds no images", hint="Check the paths in it.")
-    return Split(samples=tuple(samples), names=ordered)
+    return Split(samples=tuple(samples), names=ordered, sensor=layout.sensor, task=task)
+
+
+def _is_a_folder_a_class(places: list[Path], names: tuple[str, ...]) -> bool:
+    """Whether a split's folder holds a folder for each class, and nothing else that counts."""
+    return all(p.is_dir() and {d.name for d in p.iterdir() if d.is_dir()} >= set(names) for p in places)
+
+
+def _classed(place: Path, names: tuple[str, ...], suffixes: frozenset[str]) -> list[Sample]:
+    """Return the samples of a folder a class, file by file, so that the first ones are of all classes."""
+    found = sorted(
+        (path.name, k, path)
+        for k, name in enumerate(names)
+        for path in (place / name).rglob("*")
+        if path.suffix.lower() in suffixes
+    )
+    none, crowd = np.zeros((0, 4)), np.zeros(0, bool)
+    return [Sample(path=p, boxes=none, classes=np.array([k], np.int64), crowd=crowd) for _, k, p in found]
 
 
 def _places(form: Form, layout: _Layout, split: str) -> list[Path]:
@@ -56,10 +83,10 @@ def _places(form: Form, layout: _Layout, split: str) -> list[Path]:
     return [root / one for one in ([given] if isinstance(given, str) else given)]
 
 
-def _images(place: Path) -> list[Path]:
+def _images(place: Path, suffixes: frozenset[str]) -> list[Path]:
     """Return the images of a folder, or those a text file lists, in a fixed order."""
     if place.is_dir():
-        return sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+        return sorted(p for p in place.rglob("*") if p.suffix.lower() in suffixes)
     if place.suffix == ".txt" and place.is_file():
         lines = [line.strip() for line in place.read_text().splitlines() if line.strip()]
         return [place.parent / line for line in lines]

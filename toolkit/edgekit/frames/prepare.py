@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,27 +10,9 @@ from numpy.typing import NDArray
 from edgekit.core.errors import RecipeError
 from edgekit.core.lazy import have, need
 from edgekit.core.records import Frames
+from edgekit.frames.coded import coded
+from edgekit.frames.place import Placement
 from edgekit.frames.resize import Image, resize
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """Where a frame stands in the tensor: x_tensor = x_frame * scale_x + left, likewise y."""
-
-    scale_x: float
-    scale_y: float
-    left: float
-    top: float
-    width: int
-    height: int
-
-    def to_frame(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (N, 4) x1 y1 x2 y2 boxes in frame pixels, cut at the frame's edges."""
-        moved = boxes - np.array([self.left, self.top] * 2, np.float32)
-        moved /= np.array([self.scale_x, self.scale_y] * 2, np.float32)
-        edge = np.array([self.width, self.height] * 2, np.float32)
-        inside: NDArray[np.float32] = np.clip(moved, 0, edge).astype(np.float32)
-        return inside
 
 
 def check_frame(frame: object) -> Image:
@@ -49,22 +31,26 @@ def check_frame(frame: object) -> Image:
 
 
 def prepare(
-    frame: Image,
+    frame: NDArray[Any],
     spec: Frames,
     size: tuple[int, int],
     *,
     out: NDArray[np.float32] | None = None,
     with_cv2: bool | None = None,
-) -> tuple[NDArray[np.float32], Placement]:
+) -> tuple[NDArray[Any], Placement]:
     """Return the input tensor (1, 3, H, W) float32 and where the frame stands in it.
 
+    With a coding the tensor is uint8, and its size is the coding's.
+
     Args:
-        frame: (H, W, 3) uint8, BGR.
+        frame: (H, W, 3) uint8, BGR; with a coding a sensor's signal, or its codes.
         spec: The declared pre-processing.
         size: Height and width of the tensor in pixels.
         out: A tensor to fill instead of a new one.
         with_cv2: True and False choose; None takes cv2 where it is installed.
     """
+    if spec.coding:
+        return coded(frame, spec.coding)
     cv2_used = have("cv2") if with_cv2 is None else with_cv2
     image, placement = _fit(frame, spec, size, with_cv2=cv2_used)
     tensor = np.empty((1, 3, *size), np.float32) if out is None else out

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.codecs.sensor import Sensor
 from edgekit.core.lazy import need
 from edgekit.training.settings import TrainPart
 
-_GREY = 114
+GREY = 114
 # Boxes of which less than this share is left inside are dropped; so are those under two pixels.
 _VISIBLE, _SMALLEST = 0.35, 2.0
 
@@ -20,12 +22,12 @@ class Picture:
     """One image with its labels.
 
     Attributes:
-        image: (H, W, 3) uint8, RGB.
+        image: (H, W, 3) uint8, RGB; or (H, W, C) integers of a sensor, its planes last.
         boxes: (N, 4) float32, x1 y1 x2 y2 in pixels.
         classes: (N,) int64.
     """
 
-    image: NDArray[np.uint8]
+    image: NDArray[Any]
     boxes: NDArray[np.float32]
     classes: NDArray[np.int64]
 
@@ -47,9 +49,9 @@ def cut(
     return inside, (area >= least * before) & (sides.min(1, initial=np.inf) >= _SMALLEST)
 
 
-def joined(four: list[Picture], side: int, rng: np.random.Generator) -> Picture:
+def joined(four: list[Picture], side: int, rng: np.random.Generator, *, fill: int = GREY) -> Picture:
     """Return four pictures around a random middle of a canvas of twice the side (mosaic)."""
-    canvas = np.full((2 * side, 2 * side, 3), _GREY, np.uint8)
+    canvas = np.full((2 * side, 2 * side, four[0].image.shape[2]), fill, four[0].image.dtype)
     middle = rng.uniform(0.5 * side, 1.5 * side, 2).astype(int)
     boxes, classes = [], []
     for k, one in enumerate(four):
@@ -66,8 +68,19 @@ def joined(four: list[Picture], side: int, rng: np.random.Generator) -> Picture:
     return Picture(image=canvas, boxes=placed[kept], classes=np.concatenate(classes)[kept])
 
 
-def fitted(one: Picture, side: int, zoom: float, shift: tuple[float, float]) -> Picture:
-    """Return a square picture of `side`: the middle of `one`, zoomed and shifted (shares of the side)."""
+def fitted(
+    one: Picture, side: int, zoom: float, shift: tuple[float, float], *, fill: int = GREY, nearest: bool = False
+) -> Picture:
+    """Return a square picture of `side`: the middle of `one`, zoomed and shifted (shares of the side).
+
+    Args:
+        one: The picture.
+        side: In pixels.
+        zoom: Factor.
+        shift: Across and down.
+        fill: Value around it.
+        nearest: Take the nearest values instead of mixing: a sensor's noise must stay as it is.
+    """
     cv2 = need("cv2", extra="train")
     height, width = one.image.shape[:2]
     if (height, width) == (side, side) and zoom == 1.0 and shift == (0.0, 0.0):
@@ -79,14 +92,21 @@ def fitted(one: Picture, side: int, zoom: float, shift: tuple[float, float]) -> 
         ],
         np.float32,
     )
-    image = cv2.warpAffine(one.image, move, (side, side), flags=cv2.INTER_LINEAR, borderValue=(_GREY,) * 3)
+    how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    image = cv2.warpAffine(one.image, move, (side, side), flags=how, borderValue=(fill,) * one.image.shape[2])
+    image = image.reshape(side, side, -1)
     moved = one.boxes * zoom + np.tile(move[:, 2], 2)
     boxes, kept = cut(moved, side, side, least=_VISIBLE)
     return Picture(image=image, boxes=boxes[kept], classes=one.classes[kept])
 
 
-def varied(one: Picture, settings: TrainPart, rng: np.random.Generator) -> Picture:
-    """Return a square picture flipped, turned and coloured as the settings allow."""
+def varied(
+    one: Picture, settings: TrainPart, rng: np.random.Generator, *, sensor: Sensor | None = None
+) -> Picture:
+    """Return a square picture flipped, turned and coloured as the settings allow.
+
+    Of a sensor's values, brightness changes by light before the sensor codes it, and colours stay.
+    """
     image, boxes, side = one.image, one.boxes, one.image.shape[0]
     # Every draw happens whatever the settings are, so that one setting does not move the others.
     flip_x, flip_y, turn = rng.uniform(size=3)
@@ -96,9 +116,21 @@ def varied(one: Picture, settings: TrainPart, rng: np.random.Generator) -> Pictu
         image, boxes = image[::-1], _mirrored(boxes, side, 1)
     if turn < settings.turns:
         image, boxes = image.transpose(1, 0, 2), boxes[:, [1, 0, 3, 2]]
-    return Picture(
-        image=_coloured(np.ascontiguousarray(image), settings, rng), boxes=boxes, classes=one.classes
-    )
+    image = np.ascontiguousarray(image)
+    image = _lit(image, settings, rng, sensor) if sensor else _coloured(image, settings, rng)
+    return Picture(image=image, boxes=boxes, classes=one.classes)
+
+
+def _lit(
+    image: NDArray[Any], settings: TrainPart, rng: np.random.Generator, sensor: Sensor
+) -> NDArray[Any]:
+    """Return a sensor's values under a share more or less light."""
+    gain = 1 + rng.uniform(-1, 1) * settings.value
+    if gain == 1:
+        return image
+    lit = (image.astype(np.float32) - sensor.black) * np.float32(gain) + sensor.black
+    found: NDArray[Any] = np.clip(np.rint(lit), 0, sensor.full).astype(image.dtype)
+    return found
 
 
 def _mirrored(boxes: NDArray[np.float32], side: int, axis: int) -> NDArray[np.float32]:

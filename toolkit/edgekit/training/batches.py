@@ -6,16 +6,19 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edgekit.codecs.sensor import Sensor
 from edgekit.core.errors import RecipeError
 from edgekit.core.lazy import need
 from edgekit.data.sample import Sample
 from edgekit.frames.images import read_image
-from edgekit.training.augment import Picture, cut, fitted, joined, varied
+from edgekit.frames.raw import fitted_planes, planes_of, read_signal
+from edgekit.training.augment import GREY, Picture, cut, fitted, joined, varied
 from edgekit.training.settings import TrainPart
 
 _HALF_VISIBLE = 0.5
@@ -38,13 +41,17 @@ class Batches:
     Args:
         samples: Labelled images.
         settings: Of the training.
+        sensor: What recorded them, where the files hold a sensor's own values.
 
     Raises:
         RecipeError: There are fewer images than a batch holds, or one cannot be read.
     """
 
-    def __init__(self, samples: Sequence[Sample], settings: TrainPart) -> None:
-        self.samples, self.settings = samples, settings
+    def __init__(
+        self, samples: Sequence[Sample], settings: TrainPart, *, sensor: Sensor | None = None
+    ) -> None:
+        self.samples, self.settings, self.sensor = samples, settings, sensor
+        self._fill = sensor.black if sensor else GREY
         self.places = self._tiles() if settings.tile else [_Place(k) for k in range(len(samples))]
         if settings.limit:
             self.places = self.places[: settings.limit]
@@ -69,12 +76,13 @@ class Batches:
                 yield made
 
     def _batch(self, order: np.ndarray, epoch: int, place: int) -> dict[str, Tensor]:
-        """Return images (B, 3, S, S) uint8 RGB and boxes as ultralytics' losses take them."""
+        """Return images (B, 3, S, S) uint8 RGB, or planes (B, C, S, S) int32, and boxes as ultralytics' losses take them."""
         size, side = self.settings.batch, self.settings.imgsz
         images, index, classes, boxes = [], [], [], []
         for k, chosen in enumerate(order[place * size : (place + 1) * size]):
             one = self._made(int(chosen), epoch)
-            images.append(one.image.transpose(2, 0, 1))
+            plane = one.image.astype(np.int32) if self.sensor else one.image
+            images.append(plane.transpose(2, 0, 1))
             index.append(np.full(len(one.classes), k, np.float32))
             classes.append(one.classes.astype(np.float32))
             middle, sides = (one.boxes[:, :2] + one.boxes[:, 2:]) / 2, one.boxes[:, 2:] - one.boxes[:, :2]
@@ -95,8 +103,9 @@ class Batches:
         one = self._picture(chosen)
         if with_mosaic:
             others = [self._picture(int(k)) for k in rng.integers(0, len(self.places), 3)]
-            one = joined([one, *others], side, rng)
-        return varied(fitted(one, side, zoom, (shift[0], shift[1])), settings, rng)
+            one = joined([one, *others], side, rng, fill=self._fill)
+        one = fitted(one, side, zoom, (shift[0], shift[1]), fill=self._fill, nearest=self.sensor is not None)
+        return varied(one, settings, rng, sensor=self.sensor)
 
     def _picture(self, chosen: int) -> Picture:
         """Return one training image as it is: scaled to the longer side, or a tile as large as it."""
@@ -120,11 +129,21 @@ class Batches:
     def _image(self, sample: int) -> np.ndarray:
         found = self._kept.get(sample)
         if found is None:
-            found = self._scaled(read_image(self.samples[sample].path))
+            found = self._read(self.samples[sample].path)
             if found.nbytes < self._room:
                 self._kept[sample] = found
                 self._room -= found.nbytes
         return found
+
+    def _read(self, path: Path) -> np.ndarray:
+        if not self.sensor:
+            return self._scaled(read_image(path))
+        planes = planes_of(read_signal(path), self.sensor)
+        height, width = planes.shape[1:]
+        side = self.settings.imgsz
+        scale = 1.0 if self.settings.tile else side / max(height, width)
+        size = (max(round(height * scale), 1), max(round(width * scale), 1))
+        return np.ascontiguousarray(fitted_planes(planes, size, self._fill)[0].transpose(1, 2, 0))
 
     def _scaled(self, image: np.ndarray) -> np.ndarray:
         cv2 = need("cv2", extra="train")
@@ -138,16 +157,9 @@ class Batches:
     def _tiles(self) -> list[_Place]:
         """Return tiles that cover every image; where the side does not divide it, they overlap."""
         side = self.settings.imgsz
-        pillow = need("PIL.Image", extra="train")
         found = []
         for k, sample in enumerate(self.samples):
-            try:
-                with pillow.open(sample.path) as opened:
-                    width, height = opened.size
-            except OSError as error:
-                raise RecipeError(
-                    f"{sample.path}: cannot be read ({error})", hint="Replace or remove it."
-                ) from error
+            width, height = self._size(sample.path)
             if min(width, height) < side:
                 raise RecipeError(
                     f"{sample.path}: {width} x {height} is smaller than a tile of {side}",
@@ -155,6 +167,20 @@ class Batches:
                 )
             found += [_Place(k, left, top) for top in _starts(height, side) for left in _starts(width, side)]
         return found
+
+
+    def _size(self, path: Path) -> tuple[int, int]:
+        """Return width and height of what a file becomes, without decoding an image."""
+        if self.sensor:
+            height, width = planes_of(read_signal(path), self.sensor).shape[1:]
+            return width, height
+        pillow = need("PIL.Image", extra="train")
+        try:
+            with pillow.open(path) as opened:
+                size: tuple[int, int] = opened.size
+                return size
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read ({error})", hint="Replace or remove it.") from error
 
 
 def _starts(length: int, side: int) -> list[int]:

@@ -1,13 +1,16 @@
-"""The detection loss of a run: ultralytics' own, with SlideLoss in its class part where asked."""
+"""The loss of a run: ultralytics' own for detectors, with SlideLoss where asked; cross-entropy for classifiers."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
 
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from ultralytics.utils.loss import v8DetectionLoss
 
 from edgekit.core.errors import RecipeError
+from edgekit.models.small_nets import Small
 from edgekit.training.settings import TrainPart
 from edgekit.training.slide import SlideAssigner, SlideBCE
 
@@ -15,12 +18,26 @@ from edgekit.training.slide import SlideAssigner, SlideBCE
 _GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 
 
-def criterion_of(model: Any, settings: TrainPart) -> v8DetectionLoss:
-    """Return the loss of a detector.
+class Classes:
+    """Cross-entropy of a classifier's logits."""
+
+    loss_names = ("cls_loss",)
+    bce = None
+
+    def loss(self, found: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch and its parts."""
+        value = cross_entropy(found, batch["cls"])
+        return value, {"cls_loss": value.detach()}
+
+
+def criterion_of(model: Any, settings: TrainPart) -> Any:
+    """Return the loss of a detector, or of a classifier.
 
     Raises:
         RecipeError: The detector is end-to-end; its two-branch loss is not offered here.
     """
+    if isinstance(model, Small):
+        return Classes()
     if hasattr(model.model[-1], "one2one_cv2"):
         raise RecipeError(
             "train: end-to-end detectors (yolov10, yolo26) are not trained by edgekit",

@@ -1,36 +1,78 @@
-"""Run a torch detector over labelled images, decoded as an app decodes them."""
+"""Run a torch network over labelled samples, its outputs read as an app reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from edgekit.answers.detect import Detect
+from edgekit.codecs.sensor import Sensor
 from edgekit.core.records import Answers, Frames
+from edgekit.data.dataset import pixel_boxes
 from edgekit.data.sample import Sample
+from edgekit.frames.coded import place_of
 from edgekit.frames.images import read_image
+from edgekit.frames.place import Placement
 from edgekit.frames.prepare import prepare
-from edgekit.metrics.coco_map import LIMIT, SCORE, Found
+from edgekit.frames.raw import fitted_planes, planes_of, read_signal
+from edgekit.metrics.coco_map import LIMIT, SCORE, Found, Truth
+from edgekit.training.windows import signals_of
+
+_AT_ONCE = 256
 
 
 @torch.no_grad()
-def found_by(model: Any, samples: Sequence[Sample], *, side: int) -> list[Found]:
+def found_by(
+    model: Any, samples: Sequence[Sample], *, side: int, sensor: Sensor | None = None
+) -> list[Found]:
     """Return the detections of every sample, thresholds as mAP is defined.
 
     Args:
         model: In eval mode; gives (1, 4 + classes, anchors), alone or first of a tuple.
         samples: Labelled images.
         side: Of the square input in pixels.
+        sensor: What recorded the samples, where they are a sensor's values; the model then takes its planes.
     """
     device = next(model.parameters()).device
     spec = Answers(task="detect", layout="yolov8", score=SCORE, limit=LIMIT)
     found = []
     for sample in samples:
-        tensor, place = prepare(read_image(sample.path), Frames(), (side, side))
+        tensor, place = planes_in(sample, sensor, side) if sensor else prepare(read_image(sample.path), Frames(), (side, side))
         given = model(torch.from_numpy(tensor).to(device, memory_format=torch.channels_last))
         output = given[0] if isinstance(given, tuple) else given
         one = Detect().answer({"output": output.cpu().numpy()}, spec, place, each_class=True)
         found.append(Found(boxes=one.boxes, scores=one.scores, classes=one.classes))
+    return found
+
+
+def planes_in(sample: Sample, sensor: Sensor, side: int) -> tuple[NDArray[np.int32], Placement]:
+    """Return a raw image as planes (1, C, side, side), and where it stands in them."""
+    planes = planes_of(read_signal(sample.path), sensor)
+    fit, scale, left, top = fitted_planes(planes, (side, side), sensor.black)
+    place = place_of(sensor, planes.shape[1:], scale, left, top)
+    return fit.astype(np.int32)[None], place
+
+
+@torch.no_grad()
+def classes_by(model: Any, samples: Sequence[Sample], *, sensor: Sensor) -> NDArray[np.float32]:
+    """Return the logits (N, classes) of a classifier behind a sensor's curve, for every sample."""
+    device = next(model.parameters()).device
+    rows = []
+    for k in range(0, len(samples), _AT_ONCE):
+        given = signals_of([s.path for s in samples[k : k + _AT_ONCE]], sensor)
+        rows.append(model(torch.from_numpy(given).to(device)).float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def truths_in(samples: Sequence[Sample], sensor: Sensor) -> list[Truth]:
+    """Return the labels of raw images in pixels of the sensor."""
+    found = []
+    for sample in samples:
+        height, width = read_signal(sample.path).shape
+        boxes = pixel_boxes(sample, width, height)
+        found.append(Truth(width=width, height=height, boxes=boxes, classes=sample.classes, crowd=sample.crowd))
     return found

@@ -1,4 +1,4 @@
-"""Train a detector: epochs of seeded steps, each epoch kept whole, the best one remembered."""
+"""Train a network: epochs of seeded steps, each epoch kept whole, the best one remembered."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from edgekit.core.files import write_bytes
 from edgekit.core.watch import watcher
 from edgekit.training.batches import Batches
 from edgekit.training.criterion import criterion_of
+from edgekit.training.curve import Sensed
 from edgekit.training.distill import check_teacher, distill_loss, heard
 from edgekit.training.schedule import copied, move_average, optimizer_of, rate
 from edgekit.training.settings import TrainPart
 from edgekit.training.slide import SlideBCE
 from edgekit.training.state import State, restore_state, save_state
+from edgekit.training.windows import Windows
 
 _CLIP = 10.0
 STATE, BEST = "state.safetensors", "best.safetensors"
@@ -33,22 +35,25 @@ class Run:
     """One training run.
 
     Attributes:
-        model: An ultralytics detection model, freshly built.
-        batches: Its training images.
+        model: An ultralytics detection model or a classifier, freshly built; `Sensed` where a sensor's curve is
+            learned with it.
+        batches: Its training images or signals.
         settings: Of the recipe.
         work: Folder of its checkpoints; a run that finds some there goes on from them.
         judge: Gives the metric of a model, higher is better; None judges nothing.
         bf16: Whether the forward pass runs in bfloat16.
         teacher: A detector to learn from.
+        curve: Learning rate of the sensor's curve, as a factor on the network's.
     """
 
     model: Any
-    batches: Batches
+    batches: Batches | Windows
     settings: TrainPart
     work: Path
     judge: Callable[[Any], float] | None = None
     bf16: bool = False
     teacher: Any = None
+    curve: float = 1.0
     state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
@@ -56,8 +61,9 @@ class Run:
         self.model = self.model.to(self.device, memory_format=torch.channels_last)
         for name, p in self.model.named_parameters():
             p.requires_grad = ".dfl" not in name
-        self.optimizer = optimizer_of(self.model, self.settings)
-        self.criterion = criterion_of(self.model, self.settings)
+        self.optimizer = optimizer_of(self.model, self.settings, curve=self.curve)
+        self.front = self.model.front if isinstance(self.model, Sensed) else None
+        self.criterion = criterion_of(self.model.net if self.front else self.model, self.settings)
         self.average = copied(self.model)
         if self.teacher is not None:
             check_teacher(self.model, self.teacher)
@@ -100,18 +106,23 @@ class Run:
         warmup = round(self.settings.warmup_epochs * per_epoch)
         found = rate(step, self.settings.epochs * per_epoch, warmup, self.settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = found
+            group["lr"] = found * group.get("factor", 1.0)
         return found
 
     def _step(self, batch: dict[str, Tensor], step: int) -> dict[str, float]:
         """Do one step of gradient descent; return the parts of the loss."""
         batch = {k: v.to(self.device) for k, v in batch.items()}
-        images = batch["img"].to(memory_format=torch.channels_last).float().div_(255)
+        images = batch["img"]
+        if not self.front:
+            images = images.to(memory_format=torch.channels_last).float().div_(255)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             found = self.model(images)
             taught = heard(self.teacher, images) if self.teacher is not None else None
         # Losses are not computed in bfloat16: its steps near 1 are 0.008.
-        found = {k: v.float() if isinstance(v, Tensor) else v for k, v in found.items()}
+        if isinstance(found, Tensor):
+            found = found.float()
+        else:
+            found = {k: v.float() if isinstance(v, Tensor) else v for k, v in found.items()}
         loss, parts = self.criterion.loss(found, batch)
         loss = loss.sum()
         said = {k: float(v) for k, v in parts.items()}
@@ -135,8 +146,11 @@ class Run:
                 metric = self.judge(model)
         state.epoch = number + 1
         state.history.append(
-            {"epoch": number + 1, **sums, "lr": lr, "metric": metric, "seconds": round(seconds, 2)}
-        )
+            {
+                "epoch": number + 1, **sums, "lr": lr, "metric": metric, "seconds": round(seconds, 2),
+                **({"curve": self.front.learned()} if self.front else {}),
+            }
+        )  # fmt: skip
         if metric is None or metric >= state.best:
             state.best, state.best_epoch = -1.0 if metric is None else metric, number + 1
             plain = {k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in self.average.items()}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgekit.training.curve import Sensed
 from edgekit.training.settings import TrainPart
 
 
@@ -20,13 +21,23 @@ def rate(step: int, total: int, warmup: int, settings: TrainPart) -> float:
     return settings.lr * (settings.final_lr + (1 - settings.final_lr) * left)
 
 
-def optimizer_of(model: Any, settings: TrainPart) -> torch.optim.Optimizer:
-    """Return the optimizer: weight decay on convolution weights only."""
-    learned = [p for p in model.parameters() if p.requires_grad]
-    groups = [
+def optimizer_of(model: Any, settings: TrainPart, *, curve: float = 1.0) -> torch.optim.Optimizer:
+    """Return the optimizer: weight decay on convolution weights only.
+
+    Args:
+        model: What is trained; parameters of its `front` form a group of their own.
+        settings: Of the training.
+        curve: Learning rate of that group, as a factor on the others'.
+    """
+    front = list(model.front.parameters()) if isinstance(model, Sensed) else []
+    own = {id(p) for p in front}
+    learned = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in learned if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if front:
+        groups.append({"params": front, "weight_decay": 0.0, "factor": curve})
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=True)
