@@ -77,7 +77,7 @@ TASKS = {
     "detect": Task(
         "uav-dark", "yolov8n",
         TrainPart(
-            epochs=2, batch=16, imgsz=320, optimizer="adamw", lr=1e-3, momentum=0.9, schedule="cosine",
+            epochs=2, batch=16, imgsz=320, limit=1600, optimizer="adamw", lr=1e-3, momentum=0.9, schedule="cosine",
             warmup_epochs=0.2, average=0.995, mosaic=0, zoom=0, shift=0, hue=0, saturation=0, value=0.3,
             fliplr=0.5, flipud=0.5, turns=0.5, val_images=0, precision="bf16",
         ),
