@@ -21,7 +21,7 @@ from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact
 from edgekit.core.result import Subject
 from edgekit.core.wire import artifact_from
-from edgekit.frames.images import read_image
+from edgekit.frames.coded import read_frame
 from edgekit.machine.probe import passport, physical_cores
 from edgekit.measure.bench import BenchOrder, bench, has_frames, refuse_spans
 from edgekit.measure.contest import contest
@@ -157,11 +157,11 @@ def _contest(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> di
 
 
 def _answers(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:
-    """Return the detections of every frame, by the code that an app runs."""
+    """Return the answers to every frame, by the code that an app runs."""
     artifact = entrants["main"]
     contract = artifact.contract
-    if contract.frames is None or contract.answers.task != "detect":
-        raise RecipeError("accuracy on the device is judged for detectors", hint="Leave the data out.")
+    if contract.frames is None or contract.answers.task == "raw":
+        raise RecipeError("accuracy on the device is judged for detectors and classifiers", hint="Leave the data out.")
     rows = detections(
         artifact, [folder / f for f in order.frames], score=order.settings["score"], limit=order.settings["limit"],
         what="accuracy",
@@ -194,7 +194,7 @@ def _golden(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dic
     del order, entrants
     frames = sorted((folder / "bundle/golden").glob("frame*.npy"))
     with load(folder / "bundle") as model:
-        return {"answers": [model(read_image(f)).plain() for f in frames], "variant": model.variant.name}
+        return {"answers": [model(read_frame(f, model.contract.frames)).plain() for f in frames], "variant": model.variant.name}
 
 
 def _engine(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:

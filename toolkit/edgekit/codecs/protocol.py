@@ -33,7 +33,10 @@ class Codec(Protocol):
         """
 
     def decode(self, data: NDArray[np.uint8], settings: Mapping[str, Any]) -> NDArray[np.float32]:
-        """Return the values (1, channels, height, width) that the network sees of coded bytes."""
+        """Return what the network behind sees of coded bytes.
+
+        (1, C, H, W) of an image, its greens averaged behind a mosaic; (1, axes, samples) of a time series.
+        """
 
     def sizes(self, settings: Mapping[str, Any]) -> tuple[int, int]:
         """Return bytes a frame on the link, and what the same frame takes in the sensor's own bits."""

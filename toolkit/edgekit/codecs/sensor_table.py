@@ -150,10 +150,15 @@ class SensorTable:
         return pack(found, table.bits)[None]
 
     def decode(self, data: NDArray[np.uint8], settings: Mapping[str, Any]) -> NDArray[np.float32]:
-        """Unpack the codes and scale them."""
+        """Unpack the codes, scale them, and lay them out as the network takes them."""
         table = table_of(settings)
         codes = unpack(data, table.bits, table.width).astype(np.float32)
-        return codes * np.float32(table.scale) + np.float32(table.offset)
+        values = codes * np.float32(table.scale) + np.float32(table.offset)
+        if table.sensor.axes:
+            return values[:, :, 0]
+        if table.sensor.mosaic:
+            return np.concatenate([values[:, :1], (values[:, 1:2] + values[:, 2:3]) / 2, values[:, 3:]], 1)
+        return values
 
     def sizes(self, settings: Mapping[str, Any]) -> tuple[int, int]:
         """Return the bytes of the packed codes, and of the same values packed in the sensor's bits."""

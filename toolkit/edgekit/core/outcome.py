@@ -62,12 +62,12 @@ class Accuracy:
     """Accuracy of one artifact, judged by the code an app runs.
 
     Attributes:
-        metric: map50 or map50_95.
+        metric: map50, map50_95, top1 or macro_f1.
         value: A share from 0 to 1.
         drop: Of float32 on the same images, positive where this one is worse; None for the reference.
         interval: 95 % interval of the drop, paired bootstrap over images.
         scores: All scores by name.
-        by_class: AP at IoU 0.5 by class.
+        by_class: AP at IoU 0.5 by class, F1 of classifiers.
         by_size: AP at IoU 0.5 by object size in pixels.
         images: How many images were judged.
         where: What it was judged on, in words.
@@ -170,6 +170,51 @@ class Rung:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Link:
+    """What lies between a sensor and the model: a codec, its bytes, its times.
+
+    Attributes:
+        codec: The plug-in.
+        curve: Of a table: gamma, linear, log, mu-law or none.
+        bits: Of one value on the link.
+        sensor_bits: Of one value in the sensor.
+        bytes_per_frame: Packed.
+        sensor_bytes_per_frame: Of the same frame in the sensor's bits, packed as tightly.
+        frames_per_second: Where the sensor says so, else 0.
+        front_share: Of the chosen variant's time, what the layers take that turn codes into values.
+        numpy_ms: Median time to encode a frame with numpy; None where it was not measured.
+        c_ms: The same with the C header.
+        c_mb_s: What that is in megabytes of sensor values a second.
+        runs: That the medians rest on.
+        compiler: Of the C header.
+        where: What the encoder was timed on.
+        channels: Names, for the lists that follow.
+        gamma: Learned exponents by channel.
+        gain: Learned factors.
+        mu: Learned middles of signed sensors.
+    """
+
+    codec: str
+    curve: str
+    bits: int
+    sensor_bits: int
+    bytes_per_frame: int
+    sensor_bytes_per_frame: int
+    frames_per_second: float = 0.0
+    front_share: float | None = None
+    numpy_ms: float | None = None
+    c_ms: float | None = None
+    c_mb_s: float | None = None
+    runs: int = 0
+    compiler: str = ""
+    where: str = ""
+    channels: tuple[str, ...] = ()
+    gamma: tuple[float, ...] = ()
+    gain: tuple[float, ...] = ()
+    mu: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """One gate, judged.
 
@@ -230,6 +275,7 @@ class Outcome:
         bench: Mode.
         require_measured: Whether a gate that was not measured or not judged fails.
         ladder: Parity from the model as it came to the bundle on the device.
+        link: The codec between a sensor and the model, None where there is none.
     """
 
     name: str
@@ -250,6 +296,7 @@ class Outcome:
     when: str = ""
     require_measured: bool = False
     ladder: tuple[Rung, ...] = ()
+    link: Link | None = None
 
     @property
     def exit_code(self) -> int:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Generated:
         draw: Gives scene `index` of a split.
         classes: Class names.
         what: One line for a person.
-        source: The file that decides its pixels.
+        sources: The files that decide its pixels.
         size: What `size` is where nobody says: pixels of a side, or samples.
         sensor: What recorded it, where the values are a sensor's own.
         split: Training and validation signals drawn where nobody says more; 0 leaves that to the caller.
@@ -49,7 +50,7 @@ class Generated:
     draw: Callable[..., Any]
     classes: tuple[str, ...]
     what: str
-    source: Path
+    sources: tuple[Path, ...]
     size: int = 640
     sensor: Sensor | None = None
     split: tuple[int, int] = (0, 0)
@@ -60,25 +61,29 @@ class Generated:
         return bool(self.split[0])
 
 
+def _files(*modules: ModuleType) -> tuple[Path, ...]:
+    return tuple(Path(str(m.__file__)) for m in modules)
+
+
 GENERATED = {
     "uav-mini": Generated(
-        uav_mini.draw_scene, uav_mini.CLASSES, "small vehicles and people from the air", Path(uav_mini.__file__)
+        uav_mini.draw_scene, uav_mini.CLASSES, "small vehicles and people from the air", _files(uav_mini)
     ),
     "thermal-mini": Generated(
         thermal_mini.draw_scene, thermal_mini.CLASSES, "people, cars, bicycles and lights in a thermal camera",
-        Path(thermal_mini.__file__),
+        _files(thermal_mini),
     ),
     "uav-dark": Generated(
         uav_dark.draw_scene, uav_dark.CLASSES, "uav-mini at night as 12-bit raw of a colour sensor",
-        Path(uav_dark.__file__), sensor=uav_dark.SENSOR,
+        _files(uav_dark, uav_mini), sensor=uav_dark.SENSOR,
     ),
     "wear-mini": Generated(
         wear_mini.draw_window, wear_mini.CLASSES, "six small motions at the wrist, a 12-bit accelerometer",
-        Path(wear_mini.__file__), size=wear_mini.SAMPLES, sensor=wear_mini.SENSOR, split=(2400, 1200),
+        _files(wear_mini), size=wear_mini.SAMPLES, sensor=wear_mini.SENSOR, split=(2400, 1200),
     ),
     "digits-dark": Generated(
         digits_dark.draw_window, digits_dark.CLASSES, "scikit-learn's digits before a 12-bit sensor in the dark",
-        Path(digits_dark.__file__), size=digits_dark.SIDE, sensor=digits_dark.SENSOR, split=(2594, 500),
+        _files(digits_dark), size=digits_dark.SIDE, sensor=digits_dark.SENSOR, split=(2594, 500),
     ),
 }  # fmt: skip
 

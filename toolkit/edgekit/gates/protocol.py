@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edgekit.core.outcome import VariantOutcome, Verdict
+from edgekit.core.outcome import Link, VariantOutcome, Verdict
 from edgekit.core.plugins import family
 
 
@@ -20,6 +20,7 @@ class Evidence:
         speedup: Ratio of medians on alternating runs with its 95 % interval; None if not measured.
         why_no_accuracy: Why accuracy could not be judged; empty where it could.
         why_no_device: Why nothing was measured on the device; empty where it was.
+        link: The codec between a sensor and the model, None where there is none.
         emulated: Name of the emulator the device is, empty for a real one: its latencies are no claim.
     """
 
@@ -29,6 +30,7 @@ class Evidence:
     why_no_accuracy: str = ""
     why_no_device: str = ""
     emulated: str = ""
+    link: Link | None = None
 
 
 class Gate(Protocol):

@@ -6,28 +6,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgekit.core import versions
+from edgekit.core.errors import RecipeError
 from edgekit.core.outcome import Accuracy
-from edgekit.core.records import Artifact
+from edgekit.core.records import Artifact, Contract, Frames
 from edgekit.core.watch import watcher
 from edgekit.data.dataset import pixel_boxes
-from edgekit.data.sample import Sample
+from edgekit.data.sample import Sample, Split
 from edgekit.forms.stored import restore, store
-from edgekit.frames.images import read_image
+from edgekit.frames.coded import read_frame
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data
 from edgekit.jobs.remote import Remote
 from edgekit.jobs.trial import machine_key
 from edgekit.jobs.variants import Lowered
 from edgekit.measure.detect import Row, detections, packed, unpacked
+from edgekit.metrics.classes import METRICS, ClassScores, class_scores
+from edgekit.metrics.classes import drop_interval as class_interval
 from edgekit.metrics.coco_map import LIMIT, SCORE, Found, Scores, Truth, drop_interval, score
+
+
+_METRICS = {"detect": ("map50", "map50_95"), "classify": METRICS}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """Scores of one artifact on one group of images, with the detections they came from."""
 
-    scores: Scores
+    scores: Scores | ClassScores
     found: tuple[Found, ...]
     digest: str
 
@@ -48,15 +57,34 @@ def _as_found(rows: Sequence[Row]) -> list[Found]:
     return [Found(boxes=b, scores=s, classes=c) for b, s, c in rows]
 
 
-def truths_of(samples: Sequence[Sample]) -> list[Truth]:
+def metric_of(ask: Ask, data: Data | Split) -> str:
+    """Return the metric the recipe names, or the usual one of the data's task.
+
+    Raises:
+        RecipeError: It is one of another task.
+    """
+    named, own = ask.checked.recipe.data.metric, _METRICS[data.task]
+    if named and named not in own:
+        raise RecipeError(
+            f"{ask.checked.path}: data.metric: {named} does not go with data to {data.task}",
+            hint=f"Take {' or '.join(own)}.",
+        )
+    return named or own[0]
+
+
+def truths_of(samples: Sequence[Sample], spec: Frames | None = None) -> list[Truth]:
     """Return the labels of every sample in pixels of its image.
+
+    Args:
+        samples: Labelled images.
+        spec: How they become inputs, where they are a sensor's values.
 
     Raises:
         RecipeError: An image cannot be read.
     """
     truths = []
     for sample in samples:
-        height, width = read_image(sample.path).shape[:2]
+        height, width = read_frame(sample.path, spec).shape[:2]
         truths.append(
             Truth(
                 width=width, height=height, boxes=pixel_boxes(sample, width, height),
@@ -93,22 +121,40 @@ def judged(
         else:
             found = detections_of(lowered.artifact, samples, what=f"{where}: {lowered.wanted.plain}")
         (folder / "found.npz").write_bytes(packed([(f.boxes, f.scores, f.classes) for f in found]))
-        store(
-            folder / "scores.json",
-            score(truths_of(samples), found, names, bands=ask.checked.recipe.data.bands),
-        )
+        store(folder / "scores.json", _scored(ask, lowered.artifact.contract, samples, found, names))
 
     folder = ask.cache.step("accuracy", inputs, make)
-    scores = restore(folder / "scores.json", Scores)
+    classes = lowered.artifact.contract.answers.task == "classify"
+    scores: Scores | ClassScores = restore(folder / "scores.json", ClassScores if classes else Scores)
     found = tuple(_as_found(unpacked((folder / "found.npz").read_bytes())))
     return Judged(scores=scores, found=found, digest=folder.name)
+
+
+def _scored(
+    ask: Ask, contract: Contract, samples: Sequence[Sample], found: Sequence[Found], names: Sequence[str]
+) -> Scores | ClassScores:
+    if contract.answers.task == "classify":
+        return class_scores(_labels(samples), _table(found), names)
+    return score(truths_of(samples, contract.frames), found, names, bands=ask.checked.recipe.data.bands)
+
+
+def _labels(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    return np.array([int(s.classes[0]) for s in samples])
+
+
+def _table(found: Sequence[Found]) -> NDArray[np.float32]:
+    """Return the probabilities (samples, classes) of rows that are sorted by them."""
+    table = np.zeros((len(found), len(found[0].scores)), np.float32)
+    for row, one in zip(table, found, strict=True):
+        row[one.classes] = one.scores
+    return table
 
 
 def accuracy_of(
     ask: Ask, data: Data, lowered: Lowered, reference: Lowered | None, *, simulated: bool
 ) -> Accuracy:
     """Return the accuracy of a variant on the validation images, with its drop against the reference."""
-    metric = ask.checked.recipe.data.metric
+    metric = metric_of(ask, data)
     where = ask.where if ask.here else f"{lowered.wanted.backend} on this {ask.host['arch']} host"
     if simulated:
         where = "a simulation on this host (onnxruntime runs the file that TensorRT reads)"
@@ -134,21 +180,27 @@ def accuracy_of(
             board=ask.board,
         )
         drop = other.scores.value(metric) - value
-        interval = _interval(ask, data, other, own, metric)
+        interval = _interval(ask, data, other, own, metric, lowered.artifact.contract)
     return Accuracy(
         metric=metric, value=value, drop=drop, interval=interval,
-        scores={"map50": own.scores.map50, "map50_95": own.scores.map50_95},
-        by_class=own.scores.by_class, by_size=own.scores.by_size, images=own.scores.images,
+        scores={name: own.scores.value(name) for name in _METRICS[data.task]},
+        by_class=own.scores.by_class, by_size=getattr(own.scores, "by_size", {}), images=own.scores.images,
         where=where, simulated=simulated,
     )  # fmt: skip
 
 
-def _interval(ask: Ask, data: Data, reference: Judged, own: Judged, metric: str) -> tuple[float, float]:
+def _interval(
+    ask: Ask, data: Data, reference: Judged, own: Judged, metric: str, contract: Contract
+) -> tuple[float, float]:
     inputs = {"pair": [reference.digest, own.digest], "metric": metric, "code": versions.code()}
 
     def make(folder: Path) -> None:
-        truths = truths_of(data.validation)
-        found = drop_interval(truths, reference.found, own.found, len(data.names), metric=metric)
+        if data.task == "classify":
+            tables = (_table(reference.found), _table(own.found))
+            found = class_interval(_labels(data.validation), *tables, metric=metric)
+        else:
+            truths = truths_of(data.validation, contract.frames)
+            found = drop_interval(truths, reference.found, own.found, len(data.names), metric=metric)
         store(folder / "interval.json", list(found))
 
     low, high = restore(ask.cache.step("interval", inputs, make) / "interval.json", list[float])

@@ -14,12 +14,12 @@ from edgekit.bundle.manifest import Variant
 from edgekit.bundle.write import finish_bundle
 from edgekit.core import versions
 from edgekit.core.digest import digest_bytes, digest_file, plain
-from edgekit.core.files import write_json, write_text
+from edgekit.core.files import write_bytes, write_json, write_text
 from edgekit.core.outcome import Outcome, VariantOutcome
 from edgekit.core.plugins import pick
-from edgekit.core.records import Artifact, Network
+from edgekit.core.records import Artifact, Contract, Network
 from edgekit.core.watch import watcher
-from edgekit.frames.images import read_image
+from edgekit.frames.coded import read_frame
 from edgekit.frames.prepare import prepare
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.variants import Lowered
@@ -52,6 +52,9 @@ def write_bundle(
         shutil.copytree(one.artifact.folder, folder / "variants" / one.wanted.plain)
     write_text(folder / "recipe.yaml", ask.checked.text)
     golden = _golden(ask, network, lowered[0], files)
+    for path, data in codec_files(network.contract).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / path, data)
     shutil.copytree(golden, folder / "golden", ignore=shutil.ignore_patterns("step.json"))
     finish_bundle(
         folder,
@@ -61,6 +64,15 @@ def write_bundle(
         facts=facts(ask, outcome, lowered),
         sign_key=ask.sign_key,
     )
+
+
+def codec_files(contract: Contract) -> Mapping[str, bytes]:
+    """Return both halves of the codec before a model, by path in the bundle; nothing where it has none."""
+    if contract.frames is None or contract.frames.coding is None:
+        return {}
+    coding = contract.frames.coding
+    files = pick("codecs", coding.codec, what="codec").files(coding.settings)
+    return {f"codec/{path}": data for path, data in files.items()}
 
 
 def _variant(ask: Ask, one: Lowered) -> Variant:
@@ -148,7 +160,7 @@ def _golden(ask: Ask, network: Network, one: Lowered, files: Sequence[Path]) -> 
 def _golden_one(folder: Path, k: int, network: Network, session: Any, files: Sequence[Path]) -> None:
     contract = network.contract
     if k < len(files) and contract.frames:
-        frame = read_image(files[k])
+        frame = read_frame(files[k], contract.frames)
         np.save(folder / f"frame{k}.npy", frame)
         shape = contract.inputs[0].shape
         tensor, place = prepare(frame, contract.frames, (shape[2], shape[3]))

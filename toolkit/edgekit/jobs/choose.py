@@ -76,9 +76,9 @@ class _Field:
     found: dict[str, _Found] = field(default_factory=dict)
 
     @property
-    def detector(self) -> bool:
-        """Whether accuracy can be judged, given labels."""
-        return self.contract.answers.task == "detect"
+    def labelled(self) -> bool:
+        """Whether accuracy can be judged: the labels are what the model answers."""
+        return self.data is not None and self.contract.answers.task == self.data.task
 
     @property
     def files(self) -> list[Path]:
@@ -196,7 +196,7 @@ def _judge(field_: _Field, name: str) -> None:
     except DeadError as error:
         one.dead, one.note = True, error.message
         return
-    if field_.data and field_.detector:
+    if field_.data and field_.labelled:
         _compare(field_, one, one.lowered, reference, simulated=False)
     one.note = ""
 
@@ -232,7 +232,7 @@ def _keeps_accuracy(field_: _Field, names: Sequence[str]) -> str:
             _judge(field_, name)
         if one.dead:
             continue
-        if limit is None or not field_.data or not field_.detector:
+        if limit is None or not field_.data or not field_.labelled:
             return name
         assert one.accuracy
         assert one.accuracy.drop is not None
@@ -267,7 +267,7 @@ def _final(field_: _Field, name: str) -> Choice:
         if other.parity is None:
             other.parity = _parity(field_, reference)
         speedup = ratio(other.trial.spans["model"], one.trial.spans["model"])
-    if field_.data and field_.detector and field_.found[reference.wanted.name].accuracy is None:
+    if field_.data and field_.labelled and field_.found[reference.wanted.name].accuracy is None:
         _judge(field_, reference.wanted.name)
     if one.lowered.wanted.backend == "tensorrt":
         one.checks += checks_of(ask, one.lowered)
@@ -395,7 +395,7 @@ def _shortest_prediction(field_: _Field, networks: Networks, pool: Sequence[_Fou
 def _accuracy_elsewhere(field_: _Field, networks: Networks, one: _Found) -> None:
     """Judge accuracy with the device's own engine here, or with a simulation of its int8."""
     ask, wanted = field_.ask, one.lowered.wanted
-    if not field_.data or not field_.detector:
+    if not field_.data or not field_.labelled:
         return
     if wanted.backend != "tensorrt":
         _compare(field_, one, one.lowered, field_.reference(one.lowered), simulated=False)

@@ -14,17 +14,19 @@ from edgekit.core.errors import EdgekitError
 from edgekit.core.files import folder_aside, resource_errors, write_json, write_text
 from edgekit.core.lazy import have, need
 from edgekit.core.lock import locked
-from edgekit.core.outcome import Outcome, Verdict
+from edgekit.core.outcome import Link, Outcome, Verdict
+from edgekit.core.records import Contract
 from edgekit.core.watch import watcher
-from edgekit.frames.images import read_image
+from edgekit.frames.coded import read_frame
 from edgekit.gates.protocol import Evidence, gate_keys
 from edgekit.jobs.ask import Ask, refuse_foreign
 from edgekit.jobs.assemble import write_bundle
 from edgekit.jobs.before import refuse_early
 from edgekit.jobs.choose import Choice, choose, predicted_choice
-from edgekit.jobs.data import Data, open_data
+from edgekit.jobs.data import Data, open_data, refuse_uncoded
 from edgekit.jobs.elsewhere import predictions
 from edgekit.jobs.ladder import climbed
+from edgekit.jobs.link import link_of
 from edgekit.jobs.model import Loaded, find_model, load_model
 from edgekit.jobs.passes import run_passes
 from edgekit.jobs.train import trained
@@ -90,7 +92,8 @@ def _work(ask: Ask) -> _Work:
     data = open_data(ask)
     source = find_model(ask, len(data.names) if data else 0, weights=weights)
     loaded = load_model(ask, source, data.calibration if data else (), data.names if data else ())
-    networks = run_passes(ask, loaded.network, data)
+    networks = run_passes(ask, loaded.network, data, coding=source.settings.get("coding"))
+    refuse_uncoded(ask, data, networks.float32.contract)
     if ask.here:
         choice = choose(ask, networks, data)
     else:
@@ -101,7 +104,8 @@ def _work(ask: Ask) -> _Work:
 def _outcome(work: _Work) -> Outcome:
     ask, choice = work.ask, work.choice
     limits = ask.checked.gates(ask.profile.name)
-    verdicts = _verdicts(work, limits)
+    link = link_of(ask, work.networks.float32.contract, work.data, choice.outcomes[0])
+    verdicts = _verdicts(work, limits, link)
     missed = missed_gate(limits, choice)
     ways = (
         ways_in(ask, work.source, work.loaded, work.networks.plan, work.data, choice, missed)
@@ -113,7 +117,7 @@ def _outcome(work: _Work) -> Outcome:
         device=ask.profile.name,
         title=ask.profile.title,
         measured_on=ask.passport if ask.here else {},
-        model=model_facts(work.loaded),
+        model=model_facts(work.loaded, work.networks.float32.contract),
         variants=choice.outcomes,
         chosen=choice.chosen.wanted.plain,
         reference=choice.reference.wanted.plain,
@@ -126,12 +130,12 @@ def _outcome(work: _Work) -> Outcome:
         bench=ask.mode if ask.here else "",
         when=choice.when,
         require_measured=ask.require_measured,
+        link=link,
     )
 
 
-def model_facts(loaded: Loaded) -> dict[str, Any]:
-    """Return what reports and manifest say of the model."""
-    contract = loaded.network.contract
+def model_facts(loaded: Loaded, contract: Contract) -> dict[str, Any]:
+    """Return what reports and manifest say of the model, with what it takes after the passes."""
     return {
         **loaded.network.source, "task": contract.answers.task, "params": loaded.params, "gflops": loaded.gflops,
         "licence": loaded.licence, "export_parity": loaded.parity,
@@ -141,7 +145,7 @@ def model_facts(loaded: Loaded) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _verdicts(work: _Work, limits: Mapping[str, float]) -> tuple[Verdict, ...]:
+def _verdicts(work: _Work, limits: Mapping[str, float], link: Link | None) -> tuple[Verdict, ...]:
     ask, choice = work.ask, work.choice
     evidence = Evidence(
         chosen=choice.outcomes[0],
@@ -149,6 +153,7 @@ def _verdicts(work: _Work, limits: Mapping[str, float]) -> tuple[Verdict, ...]:
         speedup=choice.speedup,
         why_no_accuracy=_why_no_accuracy(work),
         why_no_device=ask.why_not_here,
+        link=link,
         emulated=str(ask.passport.get("emulated", "")) if ask.here else "",
     )
     gates = gate_keys()
@@ -159,9 +164,9 @@ def _why_no_accuracy(work: _Work) -> str:
     task = work.loaded.network.contract.answers.task
     if task == "raw":
         return "the model's task has no accuracy measure here yet: arrays out, accuracy not judged"
-    if task != "detect":
-        return f"accuracy of {task} models is not judged yet"
-    return "" if work.data else "the recipe names no labelled data"
+    if not work.data:
+        return "the recipe names no labelled data"
+    return "" if work.data.task == task else f"the data is to {work.data.task}, the model is to {task}"
 
 
 def _notes(work: _Work) -> list[str]:
@@ -242,14 +247,16 @@ def report_data(outcome: Outcome) -> dict[str, Any]:
 
 def _pictures(bundle: Path, work: _Work, files: list[Path]) -> list[str]:
     """Return frames with drawn answers of the bundle itself, as JPEG in base64."""
-    if not files or not have("cv2") or work.loaded.network.contract.answers.task == "raw":
+    frames = work.networks.float32.contract.frames
+    raw = work.loaded.network.contract.answers.task == "raw" or (frames and frames.coding)
+    if not files or not have("cv2") or raw:
         return []
     cv2 = need("cv2", extra="vision")
     drawn = []
     try:
         with load(bundle) as model:
             for file in files:
-                frame = read_image(file)
+                frame = read_frame(file, model.contract.frames)
                 _, data = cv2.imencode(".jpg", draw(frame, model(frame)), [cv2.IMWRITE_JPEG_QUALITY, 80])
                 drawn.append(base64.b64encode(data.tobytes()).decode())
     except EdgekitError:

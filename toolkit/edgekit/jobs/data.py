@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.codecs.sensor import Sensor
 from edgekit.core.cache import StepCache
 from edgekit.core.digest import digest_file, digest_value
 from edgekit.core.errors import RecipeError
@@ -15,6 +16,7 @@ from edgekit.core.watch import watcher
 from edgekit.data.dataset import Sample, draw, read_split
 from edgekit.data.lint import lint_calibration
 from edgekit.data.make import GENERATED, make_set
+from edgekit.data.sample import Split
 from edgekit.jobs.ask import Ask
 
 QUICK_IMAGES = 200
@@ -33,6 +35,8 @@ class Data:
         validation: For the verdict alone.
         names: Class names.
         warnings: What the lint found.
+        sensor: What recorded them, where they are a sensor's own values.
+        task: detect or classify.
     """
 
     calibration: tuple[Sample, ...]
@@ -43,6 +47,8 @@ class Data:
     calibration_digest: str
     guard_digest: str
     validation_digest: str
+    sensor: Sensor | None = None
+    task: str = "detect"
 
 
 def data_file(ask: Ask) -> Path | str:
@@ -68,21 +74,30 @@ def open_data(ask: Ask) -> Data | None:
     draws = draw(train, calibration=part.samples, guard=_GUARD, seed=part.seed)
     limit = min(part.limit or 10**9, QUICK_IMAGES if ask.quick else 10**9)
     validation = val.samples[:limit]
-    names = _same_names(train.names, val.names, path)
+    names = same_kind(train, val, path)
     found = [digests(group) for group in (draws.calibration, draws.guard, validation)]
     return Data(
         calibration=draws.calibration, guard=draws.guard, validation=validation, names=names,
         warnings=tuple(lint_calibration(found[0], found[2])),
         calibration_digest=_digest(draws.calibration, found[0]),
         guard_digest=_digest(draws.guard, found[1]),
-        validation_digest=_digest(validation, found[2]),
+        validation_digest=_digest(validation, found[2]), sensor=train.sensor, task=train.task,
     )  # fmt: skip
 
 
-def _same_names(train: tuple[str, ...], val: tuple[str, ...], path: Path) -> tuple[str, ...]:
-    if train != val:
+def same_kind(train: Split, val: Split, path: Path) -> tuple[str, ...]:
+    """Return the class names of two splits.
+
+    Raises:
+        RecipeError: They differ in classes, in sensor, or in having boxes.
+    """
+    if train.names != val.names:
         raise RecipeError(f"{path}: training and validation have other classes", hint="Use one list.")
-    return val
+    if train.task != val.task:
+        raise RecipeError(
+            f"{path}: one split has a folder a class, the other one has boxes", hint="Lay both out alike."
+        )
+    return val.names
 
 
 def drawn(cache: StepCache, name: str, *, quick: bool, train: int = 0) -> Path:
@@ -94,13 +109,14 @@ def drawn(cache: StepCache, name: str, *, quick: bool, train: int = 0) -> Path:
         quick: Fewer images.
         train: Training images instead of those that calibration needs.
     """
-    few, val = _DRAWN[quick]
-    train = train or few
+    made = GENERATED[name]
+    few, val = made.split if made.windows else _DRAWN[quick]
+    train = few if made.windows else train or few
     inputs = {
         "train": train,
         "val": val,
         "seed": 0,
-        "scenes": digest_file(GENERATED[name].source),
+        "scenes": [digest_file(p) for p in made.sources],
         **versions("numpy"),
     }
 
@@ -132,3 +148,23 @@ def timing_frames(data: Data | None, contract: Contract, count: int = 256) -> li
 def _digest(samples: Sequence[Sample], images: list[str]) -> str:
     labels = [[s.classes.tolist(), s.boxes.tolist()] for s in samples]
     return digest_value([images, labels])
+
+
+def refuse_uncoded(ask: Ask, data: Data | None, contract: Contract) -> None:
+    """Refuse a sensor's raw data for a model that takes images, and images for one behind a sensor.
+
+    Raises:
+        RecipeError: They do not go together.
+    """
+    coded = contract.frames is not None and contract.frames.coding is not None
+    if data is None or coded == (data.sensor is not None):
+        return
+    if coded:
+        raise RecipeError(
+            f"{ask.checked.path}: data.path: its data.yaml has no `sensor:` part, and passes.gamma-quant takes raw values",
+            hint="Give raw data, or leave the pass out.",
+        )
+    raise RecipeError(
+        f"{ask.checked.path}: data.path: is a sensor's raw values, which the model does not take as they are",
+        hint="Add gamma-quant to passes; `curve: none` keeps all bits.",
+    )

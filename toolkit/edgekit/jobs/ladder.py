@@ -17,7 +17,7 @@ from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, Network
 from edgekit.core.watch import watcher
 from edgekit.export.torch_onnx import TOLERANCE
-from edgekit.frames.images import read_image
+from edgekit.frames.coded import read_frame
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.model import Loaded
 from edgekit.jobs.variants import Lowered, Networks, stand_in
@@ -52,7 +52,8 @@ def climbed(
     rungs: list[Rung] = []
     if loaded.parity is not None:
         _step(rungs, Rung(name="ONNX from torch", error=loaded.parity, limit=TOLERANCE))
-    before, after = (_outputs(_float(n), given) for n in (loaded.network, networks.float32))
+    before = _outputs(_float(loaded.network), _as_loaded(given, loaded.network, networks.float32))
+    after = _outputs(_float(networks.float32), given)
     if [*before[0]] == [*after[0]]:
         # Where a pass changed outputs on purpose, the accuracy gate judges that.
         limit = None if networks.dense else TOLERANCE
@@ -70,6 +71,18 @@ def climbed(
     if ask.here and networks.float32.contract.answers.task == "detect":
         _step(rungs, _runtime(ask, chosen, bundle))
     return tuple(rungs)
+
+
+def _as_loaded(
+    given: Sequence[Mapping[str, NDArray[Any]]], loaded: Network, network: Network
+) -> Sequence[Mapping[str, NDArray[Any]]]:
+    """Return inputs as the model took them before a codec stood in front of it: the values of its codes."""
+    frames = network.contract.frames
+    if frames is None or frames.coding is None:
+        return given
+    codec = pick("codecs", frames.coding.codec, what="codec")
+    name, own = loaded.contract.inputs[0].name, network.contract.inputs[0].name
+    return [{name: codec.decode(g[own], frames.coding.settings)} for g in given]
 
 
 def _step(rungs: list[Rung], rung: Rung) -> None:
@@ -120,6 +133,6 @@ def _runtime(ask: Ask, chosen: Lowered, bundle: Path) -> Rung:
     else:
         with load(bundle) as model:
             frames = sorted((bundle / "golden").glob("frame*.npy"))
-            found = [model(read_image(f)).plain() for f in frames]
+            found = [model(read_frame(f, model.contract.frames)).plain() for f in frames]
     limit = _ANSWERS if chosen.wanted.backend != "tensorrt" else UNMATCHED[chosen.wanted.precision]
     return Rung(name="runtime", error=unmatched(expected, found), limit=limit, where=ask.where)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgekit.core import versions
 from edgekit.core.digest import digest_file
 from edgekit.core.errors import RecipeError
+from edgekit.core.plugins import pick
 from edgekit.core.records import Answers, Contract, Frames, Graph, Network, TensorSpec
 from edgekit.core.watch import watcher
 from edgekit.data.sample import Sample
@@ -100,9 +101,9 @@ def load_model(
     """
     recipe = ask.checked.recipe
     size = ask.side if side is None else side
-    few = list(samples[:_PARITY_IMAGES])
+    few = [] if behind_sensor(ask) else list(samples[:_PARITY_IMAGES])
     inputs = {
-        "source": {**vars(source), "path": str(source.path or "")}, "side": size, "export": recipe.export,
+        "source": {**vars(source), "path": str(source.path or "")}, "side": size, "coded": behind_sensor(ask), "export": recipe.export,
         "answers": recipe.answers, "frames": ask.checked.frames, "names": list(names), "code": versions.code(),
         "seed": recipe.data.seed if source.kind != "onnx" else 0,
         # A function's code and weights may lie anywhere: it is called anew each time, and what
@@ -131,7 +132,7 @@ def _make(
         declared = declared_by(metadata_of(model), inputs_of(model), outputs_of(model))
     else:
         model, declared, parity = _from_torch(ask, source, few, size)
-        other_sizes = source.kind == "ultralytics"
+        other_sizes = source.kind == "ultralytics" and not behind_sensor(ask)
     name_nodes(model.graph)
     _refuse_types(model, source.what)
     contract = contract_of(ask, model, declared, names, source.what)
@@ -172,13 +173,15 @@ def _from_torch(ask: Ask, source: Source, few: Sequence[Sample], size: int) -> t
             f"export.imgsz: {side} is no multiple of the model's stride {built.stride}",
             hint=f"Take {round(side / built.stride) * built.stride}.",
         )
-    shape = (1, 3, side, side)
+    small = source.kind == "small"
+    shape = (1, *source.settings["shape"]) if small else (1, 3, side, side)
     model = to_onnx(
-        module, shape, opset=ask.checked.recipe.export.opset, free_size=source.kind == "ultralytics"
-    )
-    model = fix_shapes(model, imgsz=side, where=source.what)
+        module, shape, opset=ask.checked.recipe.export.opset, free_size=source.kind == "ultralytics",
+        input_name="signal" if small else "images",
+    )  # fmt: skip
+    model = fix_shapes(model, imgsz=0 if small else side, where=source.what)
     model = slim(model, where=source.what)
-    frames = frames_of(ask, built.declared)
+    frames = None if behind_sensor(ask) else frames_of(ask, built.declared)
     return model, built.declared, check_parity(module, model, _images(few, frames, shape), where=source.what)
 
 
@@ -217,15 +220,21 @@ def contract_of(ask: Ask, model: Any, declared: Declared, names: Sequence[str], 
                 hint="Set answers.layout, or answers.task: raw to ship it without boxes.",
             )
         classes = _detector_classes(classes, names, outputs[0].shape, layout, what)
-    if task != "raw":
+    coded = behind_sensor(ask)
+    if task != "raw" and not coded:
         _refuse_inputs(inputs_of(model), task, what)
     answers = Answers(task=task, layout=layout, classes=tuple(classes), score=said.score, iou=said.iou)
-    frames = frames_of(ask, declared)
-    if task != "raw" and frames is None:
+    frames = None if coded else frames_of(ask, declared)
+    if not coded and task != "raw" and frames is None:
         frames = Frames()
     if task == "raw":
         answers = dataclasses.replace(Answers(), classes=tuple(classes))
     return Contract(inputs=inputs_of(model), outputs=outputs, frames=frames, answers=answers)
+
+
+def behind_sensor(ask: Ask) -> bool:
+    """Whether a pass lets the model take a sensor's codes: then frames are no images, and the pass says what they are."""
+    return any(pick("passes", s.name, what="pass").recodes for s in ask.checked.steps)
 
 
 def frames_of(ask: Ask, declared: Declared) -> Frames | None:

@@ -16,9 +16,11 @@ from edgekit.bundle.read import Bundle, open_bundle
 from edgekit.core.digest import digest_file, plain
 from edgekit.core.errors import RecipeError
 from edgekit.core.lazy import need
-from edgekit.core.records import Artifact, Contract, TensorSpec
+from edgekit.core.records import Artifact, Coding, Contract, Frames, TensorSpec
 from edgekit.data.dataset import read_split
-from edgekit.frames.images import SUFFIXES, read_image
+from edgekit.frames import raw
+from edgekit.frames.coded import read_frame
+from edgekit.frames.images import SUFFIXES
 from edgekit.graph.onnx_file import external_files, read_onnx, save_onnx, specs
 from edgekit.graph.static import fix_shapes
 from edgekit.models.declared import declared_by
@@ -183,18 +185,21 @@ def _with_frames(one: Parcel, what: Path, data: str, folder: Path, *, arrays: bo
             f"{what}: declares no pre-processing, so frames cannot become its input",
             hint="Leave --data out, or bench a bundle that edgekit compiled.",
         )
-    found = _images(Path(data))
+    coding = one.artifact["contract"]["frames"].get("coding") if one.artifact else None
+    spec = Frames(coding=Coding(**coding)) if coding else None
+    found = _images(Path(data), spec)
     sources = {f"frames/{k:04d}{p.suffix}": p for k, p in enumerate(found[:_FRAMES])}
     if arrays:
-        sources = {f"frames/{k:04d}.npy": _array(p, folder) for k, p in enumerate(sources.values())}
+        sources = {f"frames/{k:04d}.npy": _array(p, folder, spec) for k, p in enumerate(sources.values())}
     return Parcel(
         **{**vars(one), "sources": {**one.sources, **sources}, "frames": tuple(sources), "note": ""}
     )
 
 
-def _images(path: Path) -> list[Path]:
+def _images(path: Path, spec: Frames | None) -> list[Path]:
+    suffixes = raw.SUFFIXES if spec else SUFFIXES
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
     else:
         found = [s.path for s in read_split(path, "val").samples]
     if not found:
@@ -202,8 +207,8 @@ def _images(path: Path) -> list[Path]:
     return found
 
 
-def _array(path: Path, folder: Path) -> Path:
+def _array(path: Path, folder: Path, spec: Frames | None) -> Path:
     made = folder / f"{digest_file(path)[:16]}.npy"
     if not made.is_file():
-        np.save(made, read_image(path))
+        np.save(made, read_frame(path, spec))
     return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from edgekit.core.records import Contract, Graph, Network
 from edgekit.core.watch import steps, watcher
 from edgekit.data.sample import Sample
 from edgekit.forms.stored import restore, store
-from edgekit.frames.images import read_image
+from edgekit.frames.coded import read_frame
 from edgekit.frames.prepare import prepare
 from edgekit.graph.onnx_file import inputs_of, outputs_of, read_onnx
-from edgekit.jobs.accuracy import judged
+from edgekit.jobs.accuracy import judged, metric_of
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data, timing_frames
 from edgekit.jobs.model import placed
@@ -36,8 +36,16 @@ Inputs = dict[str, NDArray[Any]]
 _TIMED_RUNS = 64
 
 
-def run_passes(ask: Ask, network: Network, data: Data | None) -> Networks:
+def run_passes(
+    ask: Ask, network: Network, data: Data | None, *, coding: Mapping[str, Any] | None = None
+) -> Networks:
     """Return the networks after the recipe's passes, with what each pass found.
+
+    Args:
+        ask: The compile.
+        network: As it was loaded.
+        data: Of the recipe.
+        coding: What was learned of the sensor with the weights.
 
     Raises:
         ContractError: A pass broke its contract.
@@ -45,7 +53,7 @@ def run_passes(ask: Ask, network: Network, data: Data | None) -> Networks:
     """
     done = Networks(float32=network)
     for step in ask.checked.steps:
-        change = _step(ask, step, done, data)
+        change = _step(ask, step, done, data, coding)
         facts = {**done.facts, step.name: {**change.facts, "changed": change.changed}}
         _refuse_stale_plan(ask, step, done, change)
         half = change.network if change.network.source.get("precision") == "fp16" else None
@@ -69,7 +77,9 @@ def _refuse_stale_plan(ask: Ask, step: Step, done: Networks, change: Change) -> 
         )
 
 
-def _step(ask: Ask, step: Step, done: Networks, data: Data | None) -> Change:
+def _step(
+    ask: Ask, step: Step, done: Networks, data: Data | None, coding: Mapping[str, Any] | None
+) -> Change:
     one = pick("passes", step.name, what="pass")
     network = done.half or done.float32
     inputs = {
@@ -77,21 +87,25 @@ def _step(ask: Ask, step: Step, done: Networks, data: Data | None) -> Change:
         "contract": network.contract, "plan": done.plan, "code": versions.code(),
         "tools": versions.versions("onnx", "onnxruntime", "openvino", "onnxslim", "numpy"),
     }  # fmt: skip
+    if one.recodes:
+        inputs["coding"], inputs["sensor"] = coding, data.sensor if data else None
     if one.needs_samples:
         part = ask.checked.recipe.data
         inputs["calibration"] = data.calibration_digest if data else f"random {part.seed} {part.samples}"
         inputs["random"] = part.allow_random
         # The guard's accuracy depends on metric and CPU, its prices on the machine.
-        inputs["metric"], inputs["machine"] = part.metric, machine_key(ask)
+        inputs["metric"], inputs["machine"] = metric_of(ask, data) if data else "", machine_key(ask)
         inputs["here"] = _prices_here(ask)
         inputs["guard"] = data.guard_digest if data else ""
         inputs["judge"] = judge_of(ask)
 
     def make(folder: Path) -> None:
         watcher().phase(step.name)
-        context = _context(ask, folder, network, data)
+        context = Context(
+            out=folder, sensor=data.sensor if data else None, coding=coding
+        ) if one.recodes else _context(ask, folder, network, data)
         change = one.run(network, step.settings, context)
-        _check_contract(step.name, network, change)
+        _check_contract(step.name, network, change, recodes=one.recodes)
         graphs = {n: replace(g, path=Path(g.path.name)) for n, g in change.network.graphs.items()}
         for name, graph in change.network.graphs.items():
             if not (folder / graph.path.name).exists():
@@ -109,11 +123,13 @@ def _prices_here(ask: Ask) -> bool:
     return ask.here and not ask.board and not ask.profile.builds_engines
 
 
-def _check_contract(name: str, before: Network, change: Change) -> None:
+def _check_contract(name: str, before: Network, change: Change, *, recodes: bool) -> None:
     """Check what a pass promised: inputs and outputs kept, and `changed` true."""
     contract = before.contract
     model = read_onnx(change.network.main.path)
-    if inputs_of(model) != contract.inputs or [o.name for o in outputs_of(model)] != [
+    # A pass that recodes says itself what goes in.
+    inputs = change.network.contract.inputs if recodes else contract.inputs
+    if inputs_of(model) != inputs or [o.name for o in outputs_of(model)] != [
         o.name for o in contract.outputs
     ]:
         raise ContractError(
@@ -152,8 +168,8 @@ def _context(ask: Ask, folder: Path, network: Network, data: Data | None) -> Con
 def _why_no_score(contract: Contract, data: Data | None) -> str:
     if data is None:
         return "there are no labelled training images"
-    if contract.answers.task != "detect":
-        return f"accuracy of {contract.answers.task} models is not judged"
+    if contract.answers.task != data.task:
+        return f"accuracy of {contract.answers.task} models is not judged on data to {data.task}"
     return "" if data.guard else "calibration took every training image"
 
 
@@ -162,7 +178,9 @@ def inputs_from(contract: Contract, samples: Sequence[Sample], count: int, seed:
     if samples and contract.frames:
         shape = contract.inputs[0].shape
         for sample in steps("calibration", samples, len(samples)):
-            tensor, _ = prepare(read_image(sample.path), contract.frames, (shape[2], shape[3]))
+            tensor, _ = prepare(
+                read_frame(sample.path, contract.frames), contract.frames, (shape[2], shape[3])
+            )
             yield {contract.inputs[0].name: tensor}
         return
     rng = np.random.default_rng(seed)
@@ -192,12 +210,10 @@ def _candidate(ask: Ask, candidate: Candidate) -> Lowered:
 
 
 def _scorer(ask: Ask, data: Data) -> Callable[[Candidate], float]:
-    metric = ask.checked.recipe.data.metric
-
     def score(candidate: Candidate) -> float:
         lowered = _candidate(ask, candidate)
         found = judged(ask, lowered, data.guard, data.names, digest=data.guard_digest, where="guard")
-        return found.scores.value(metric)
+        return found.scores.value(metric_of(ask, data))
 
     return score
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from edgekit.core.digest import plain
 from edgekit.core.errors import MissingError
-from edgekit.core.records import Artifact
+from edgekit.core.records import Artifact, Frames
 from edgekit.core.watch import watcher
 from edgekit.devices.agents import Agent, understood
 from edgekit.devices.connect import agent_of
 from edgekit.devices.profiles import Profile
-from edgekit.frames.images import read_image
+from edgekit.frames.coded import read_frame
 from edgekit.jobs.orders import new_order
 from edgekit.measure.contest import Sample as Timed
 from edgekit.measure.detect import Row, unpacked
@@ -102,7 +102,8 @@ class Remote:
                 for path in sorted(artifact.folder.iterdir()):
                     sources[f"{number}/{path.name}"] = path
                 entrants[name] = plain(replace(artifact, main=Path(str(number)) / artifact.main.name))
-            paths = [self._frame(k, p, Path(folder)) for k, p in enumerate(frames)]
+            spec = next((a.contract.frames for a in artifacts.values()), None)
+            paths = [self._frame(k, p, Path(folder), spec) for k, p in enumerate(frames)]
             sources |= dict(paths)
             order = new_order(
                 do,
@@ -113,11 +114,11 @@ class Remote:
             )
             return self.agent.done(order, sources, wait=True)
 
-    def _frame(self, number: int, path: Path, folder: Path) -> tuple[str, Path]:
+    def _frame(self, number: int, path: Path, folder: Path, spec: Frames | None) -> tuple[str, Path]:
         if self.decoder:
             return f"frames/{number:05d}{path.suffix}", path
         made = folder / f"{number}.npy"
-        np.save(made, read_image(path))
+        np.save(made, read_frame(path, spec))
         return f"frames/{number:05d}.npy", made
 
 

@@ -1,4 +1,4 @@
-"""Run a detector over images by the code that an app runs, and carry what it found between processes."""
+"""Run a detector or classifier over samples by the code that an app runs, and carry what it found between processes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from numpy.typing import NDArray
 from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact
 from edgekit.core.watch import steps
-from edgekit.frames.images import read_image
+from edgekit.frames.coded import read_frame
 from edgekit.frames.prepare import prepare
 
-# Boxes (N, 4) float32, scores (N,) float32, classes (N,) int64 of one image.
+# Boxes (N, 4) float32, scores (N,) float32, classes (N,) int64 of one sample. Of a classifier the boxes are zeros, and
+# every class has its row.
 Row = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 def detections(
     artifact: Artifact, files: Sequence[Path], *, score: float, limit: int, what: str
 ) -> list[Row]:
-    """Return the detections of every image.
+    """Return the detections, or the probabilities of all classes, of every sample.
 
     Only the thresholds differ from an app's, and every class counts that an anchor answers for, as mAP is
     defined.
 
     Args:
-        artifact: A detector with declared pre-processing.
-        files: Images.
+        artifact: A detector or classifier with declared pre-processing.
+        files: Images or a sensor's signals.
         score: Detections below are dropped.
         limit: Detections kept of an image at most.
         what: Name of the step for whoever watches.
@@ -39,13 +40,15 @@ def detections(
     contract = artifact.contract
     assert contract.frames
     spec = dataclasses.replace(contract.answers, score=score, limit=limit)
-    answers = pick("answers", "detect", what="task")
+    answers = pick("answers", spec.task, what="task")
     shape, name, rows = contract.inputs[0].shape, contract.inputs[0].name, []
     with pick("backends", artifact.backend, what="backend").open(artifact) as session:
         for path in steps(what, files, len(files)):
-            tensor, place = prepare(read_image(path), contract.frames, (shape[2], shape[3]))
+            frame = read_frame(path, contract.frames)
+            tensor, place = prepare(frame, contract.frames, (shape[2], shape[3]))
             given = answers.answer(session.look({name: tensor}), spec, place, each_class=True)
-            rows.append((given.boxes, given.scores, given.classes))
+            boxes = given.boxes if spec.task == "detect" else np.zeros((len(given), 4), np.float32)
+            rows.append((boxes, given.scores, given.classes))
     return rows
 
 

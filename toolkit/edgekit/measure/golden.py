@@ -21,7 +21,7 @@ from edgekit.core.errors import EdgekitError
 from edgekit.core.plugins import pick
 from edgekit.core.records import Contract
 from edgekit.core.wire import contract_from
-from edgekit.frames.images import read_image
+from edgekit.frames.coded import read_frame
 from edgekit.frames.prepare import prepare
 from edgekit.measure.agreement import unmatched
 
@@ -82,7 +82,7 @@ def _lost(session: Any, contract: Contract, folder: Path) -> float:
         if contract.frames is None or contract.answers.task != "detect" or not told.is_file():
             continue
         spec = contract.inputs[0]
-        tensor, place = prepare(read_image(path), contract.frames, (spec.shape[2], spec.shape[3]))
+        tensor, place = prepare(read_frame(path, contract.frames), contract.frames, (spec.shape[2], spec.shape[3]))
         answers = pick("answers", "detect", what="task")
         found.append(answers.answer(session.look({spec.name: tensor}), contract.answers, place).plain())
         expected.append(json.loads(told.read_text()))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.core.records import Contract
-from edgekit.frames.images import read_image
+from edgekit.core.records import Contract, Frames
+from edgekit.frames.coded import read_frame
 from edgekit.frames.prepare import prepare
 
 _POOL = 16
@@ -26,7 +26,7 @@ class Inputs:
     def __init__(self, contract: Contract, files: Sequence[Path], *, seed: int) -> None:
         self._contract = contract
         self._rng = np.random.default_rng(seed)
-        self.frames = _frames(files)
+        self.frames = _frames(files, contract.frames)
         self._pool: list[dict[str, NDArray[Any]]] = []
         self._made = [] if self.frames else [self._random() for _ in range(_POOL)]
 
@@ -36,7 +36,7 @@ class Inputs:
         shape = self._contract.inputs[0].shape
         return shape[2], shape[3]
 
-    def frame(self) -> NDArray[np.uint8]:
+    def frame(self) -> NDArray[Any]:
         """Return one of the frames."""
         return self.frames[int(self._rng.integers(len(self.frames)))]
 
@@ -72,12 +72,12 @@ class Inputs:
         return random_inputs(self._contract, self._rng)
 
 
-def _frames(files: Sequence[Path]) -> list[NDArray[np.uint8]]:
+def _frames(files: Sequence[Path], spec: Frames | None) -> list[NDArray[Any]]:
     """Return the frames of the files, as many as fit into the memory set aside for them."""
-    found: list[NDArray[np.uint8]] = []
+    found: list[NDArray[Any]] = []
     size = 0
     for path in files:
-        frame = read_image(path)
+        frame = read_frame(path, spec)
         size += frame.nbytes
         if found and size > _FRAMES_MB * 1e6:
             break

@@ -14,6 +14,7 @@ from edgekit.core.plugins import suggestion
 from edgekit.graph.onnx_file import external_files
 from edgekit.models.architectures import architectures, is_ours, refuse_options
 from edgekit.models.records import Source
+from edgekit.models.small import SMALL
 from edgekit.models.timm_weights import is_timm
 from edgekit.models.weights import Header, read_header
 
@@ -41,7 +42,7 @@ def families() -> tuple[str, ...]:
 
 def catalogue() -> tuple[str, ...]:
     """Return every name the catalogue can build."""
-    return (*shipped_models(), *families())
+    return (*shipped_models(), *families(), *SMALL)
 
 
 def find_by_name(
@@ -68,10 +69,29 @@ def find_by_name(
         return Source(kind="onnx", what=name, path=ours[name], sha256=digest_file(ours[name]))
     if name in ours:
         name = read_header(ours[name].with_suffix(".safetensors")).architecture
+    if name in SMALL:
+        return _small(name, weights=weights, nc=nc, options=options)
     if not is_ours(name) and not _ULTRALYTICS.match(name):
         raise RecipeError(f"model.name: no model {name!r}", hint=suggestion(name, catalogue()))
     if options and not is_ours(name):
         raise RecipeError(f"model.options: {name} has none", hint="Leave them out.")
+    header = _header_of(weights, name, nc)
+    timm = {"backbone_act": "relu"} if name == "ms-yolo" and is_timm(header.shapes) else {}
+    settings: dict[str, Any] = {
+        "architecture": name, "nc": nc or len(header.classes) or 80, "weights": str(weights or ""),
+        "options": {**timm, **header.options, **(options or {})}, "classes": list(header.classes),
+        "licence": header.licence, "coding": header.coding,
+        # A changed architecture file is another model.
+        "file": digest_file(architectures()[name][0]) if name in architectures() else "",
+    }  # fmt: skip
+    if is_ours(name):
+        refuse_options(name, settings["options"])
+    sha256 = digest_file(weights) if weights else ""
+    return Source(kind="ultralytics", what=name, sha256=sha256, settings=settings)
+
+
+def _header_of(weights: Path | None, name: str, nc: int) -> Header:
+    """Return the header of weights, refused where they are of another model or other classes."""
     header = read_header(weights) if weights else Header()
     if header.architecture not in {"", name}:
         raise RecipeError(
@@ -83,18 +103,20 @@ def find_by_name(
             f"{weights}: was trained on {len(header.classes)} classes ({', '.join(header.classes[:4])}), not {nc}",
             hint="Give the data it was trained on, or train it on yours (`train:`).",
         )
-    timm = {"backbone_act": "relu"} if name == "ms-yolo" and is_timm(header.shapes) else {}
+    return header
+
+
+def _small(name: str, *, weights: Path | None, nc: int, options: Mapping[str, Any] | None) -> Source:
+    """Return the source of a small classifier; the shape of its signal comes with weights, or from data."""
+    if options:
+        raise RecipeError(f"model.options: {name} has none", hint="Leave them out.")
+    header = _header_of(weights, name, nc)
     settings: dict[str, Any] = {
-        "architecture": name, "nc": nc or len(header.classes) or 80, "weights": str(weights or ""),
-        "options": {**timm, **header.options, **(options or {})}, "classes": list(header.classes),
-        "licence": header.licence,
-        # A changed architecture file is another model.
-        "file": digest_file(architectures()[name][0]) if name in architectures() else "",
+        "architecture": name, "nc": nc or len(header.classes), "weights": str(weights or ""), "options": {},
+        "classes": list(header.classes), "licence": header.licence, "coding": header.coding,
+        "shape": list(header.record.get("shape", ())),
     }  # fmt: skip
-    if is_ours(name):
-        refuse_options(name, settings["options"])
-    sha256 = digest_file(weights) if weights else ""
-    return Source(kind="ultralytics", what=name, sha256=sha256, settings=settings)
+    return Source(kind="small", what=name, sha256=digest_file(weights) if weights else "", settings=settings)
 
 
 def find_by_path(path: Path, *, trust: bool, nc: int = 0) -> Source:

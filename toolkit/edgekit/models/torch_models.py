@@ -12,6 +12,7 @@ from edgekit.core.lazy import need
 from edgekit.core.records import Answers, Frames
 from edgekit.models.architectures import architecture, is_ours
 from edgekit.models.records import Declared, Source
+from edgekit.models.small import build_small
 from edgekit.models.timm_weights import from_timm, is_timm
 
 _AGPL = "AGPL-3.0 (made with ultralytics)"
@@ -37,6 +38,8 @@ def build(source: Source, *, seed: int = 0) -> Loaded:
     torch.manual_seed(seed)
     if source.kind == "function":
         return _function(source)
+    if source.kind == "small":
+        return _small(source)
     return _ultralytics(source)
 
 
@@ -69,6 +72,23 @@ def _ultralytics(source: Source) -> Loaded:
     stride = int(model.stride.max()) if hasattr(model, "stride") else 32
     classes = tuple(str(names[k]) for k in sorted(names))
     return Loaded(module=model, declared=_declared(task, classes, licence), stride=stride)
+
+
+def _small(source: Source) -> Loaded:
+    """Return a small classifier; its shape is what its weights or the data say."""
+    settings = source.settings
+    if not settings["shape"]:
+        raise RecipeError(
+            f"{source.what}: nobody says which signals it takes",
+            hint="Add a `train:` part, or give weights that edgekit trained.",
+        )
+    module = build_small(source.what, shape=settings["shape"], nc=int(settings["nc"]))
+    if settings["weights"]:
+        tensors = need("safetensors.torch", extra="train").load_file(settings["weights"])
+        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    answers = Answers(task="classify", classes=tuple(settings["classes"]))
+    declared = Declared(answers=answers, licence=settings["licence"])
+    return Loaded(module=module.float().eval(), declared=declared, stride=1)
 
 
 def architecture_of(source: Source) -> Mapping[str, Any] | str:

@@ -23,6 +23,7 @@ class Header:
         options: Of the architecture.
         licence: Of the weights.
         record: How it was trained, where it says so.
+        coding: Settings of the sensor's codec that was learned with it; None where none was.
         shapes: Of every tensor by name.
     """
 
@@ -31,6 +32,7 @@ class Header:
     options: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
     record: Mapping[str, Any] = field(default_factory=dict)
+    coding: Mapping[str, Any] | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -46,7 +48,7 @@ def read_header(path: Path) -> Header:
         return Header(
             architecture=words.get("architecture", ""), classes=tuple(json.loads(words.get("classes", "[]"))),
             options=json.loads(words.get("options", "{}")), licence=words.get("license", ""),
-            record=json.loads(words.get("record", "{}")),
+            record=json.loads(words.get("record", "{}")), coding=json.loads(words.get("coding", "null")),
             shapes={k: tuple(int(n) for n in v["shape"]) for k, v in found.items()},
         )  # fmt: skip
     except FileNotFoundError:

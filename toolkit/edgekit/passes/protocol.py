@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.codecs.sensor import Sensor
 from edgekit.core.records import Network, QuantPlan
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -29,6 +30,8 @@ class Context:
             share from 0 to 1; None where there are no labels.
         why_no_score: Why `score` is None.
         time: Median latency in milliseconds of each candidate, measured in one contest.
+        sensor: What recorded the data, where that is a sensor's own values.
+        coding: Settings of the codec that was learned with the weights; None where none was.
     """
 
     out: Path
@@ -38,6 +41,8 @@ class Context:
     score: Callable[[Candidate], float] | None = None
     why_no_score: str = ""
     time: Callable[[Sequence[Candidate]], list[float]] | None = None
+    sensor: Sensor | None = None
+    coding: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +80,12 @@ class Pass(Protocol):
         """Return whether it cannot do without calibration samples."""
 
     @property
+    def recodes(self) -> bool:
+        """Return whether the model takes codes afterwards: its inputs then change with its contract."""
+
+    @property
     def summary(self) -> str:
         """Return one line for lists."""
 
     def run(self, network: Network, settings: Any, context: Context) -> Change:
-        """Return the changed network; inputs and outputs keep their contract."""
+        """Return the changed network; inputs and outputs keep their contract, inputs unless the pass recodes."""

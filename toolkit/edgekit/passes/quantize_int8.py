@@ -49,6 +49,7 @@ class QuantizeInt8:
     works_on = "onnx"
     settings = Settings
     needs_samples = True
+    recodes = False
     summary = "int8 weights and activations, with an accuracy guard that keeps layers in float"
 
     def run(self, network: Network, settings: Settings, context: Context) -> Change:

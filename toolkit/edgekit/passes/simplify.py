@@ -23,6 +23,7 @@ class Simplify:
     works_on = "onnx"
     settings = Settings
     needs_samples = False
+    recodes = False
     summary = "fold constants and remove needless nodes (onnxslim)"
 
     def run(self, network: Network, settings: Settings, context: Context) -> Change:

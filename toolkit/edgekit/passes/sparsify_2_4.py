@@ -50,6 +50,7 @@ class Sparsify:
     works_on = "onnx"
     settings = Settings
     needs_samples = True
+    recodes = False
     summary = "2:4 sparse weights for Ampere and later (Orin), where accuracy allows it"
 
     def run(self, network: Network, settings: Settings, context: Context) -> Change:

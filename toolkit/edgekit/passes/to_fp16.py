@@ -35,6 +35,7 @@ class ToFp16:
     works_on = "onnx"
     settings = Settings
     needs_samples = False
+    recodes = False
     summary = "compute in half precision, float32 at inputs and outputs"
 
     def run(self, network: Network, settings: Settings, context: Context) -> Change:

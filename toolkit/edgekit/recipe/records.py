@@ -88,14 +88,14 @@ class DataPart:
 
     Attributes:
         path: A `data.yaml` in YOLO layout, a COCO JSON file with `images` beside it (`{split}` in the
-            name stands for the split), or a set edgekit draws itself: uav-mini or thermal-mini.
+            name stands for the split), or a set edgekit draws itself (`edgekit data list`).
         training: Split that `train` learns from.
         calibration: Split calibration draws from.
         validation: Split accuracy is judged on.
         images: Folder of a COCO file's images; beside the file where empty.
         samples: Calibration samples.
         limit: Validation images at most; 0 takes all.
-        metric: map50 or map50_95.
+        metric: map50 or map50_95 of detectors, top1 or macro_f1 of classifiers; empty takes map50 or top1.
         bands: Object sizes, square root of the area in pixels, at which AP is split in the report.
         seed: Of every draw.
         allow_random: Allow calibration on random numbers where there is no data.
@@ -110,7 +110,7 @@ class DataPart:
     images: str = ""
     samples: int = 256
     limit: int = 0
-    metric: Literal["map50", "map50_95"] = "map50"
+    metric: Literal["", "map50", "map50_95", "top1", "macro_f1"] = ""
     bands: tuple[float, ...] = (8, 16, 32)
     seed: int = 0
     allow_random: bool = False

@@ -16,6 +16,7 @@ from edgekit.bundle.read import Bundle, open_bundle
 from edgekit.core.errors import ContractError, EdgekitError, MissingError, RecipeError
 from edgekit.core.plugins import pick
 from edgekit.core.records import Contract
+from edgekit.frames.coded import coded
 from edgekit.frames.prepare import check_frame, prepare
 from edgekit.machine.probe import passport
 
@@ -57,11 +58,15 @@ class Model:
         self._session.__exit__()
         self._bundle.close()
 
-    def __call__(self, frame: NDArray[np.uint8]) -> Any:
-        """Return the answers for one BGR uint8 (H, W, 3) frame: `Detections` or `Ranking`.
+    def __call__(self, frame: NDArray[Any]) -> Any:
+        """Return the answers for one frame: `Detections` or `Ranking`.
+
+        Args:
+            frame: BGR uint8 (H, W, 3); for a model behind a sensor's codec the sensor's integers, (H, W) of an image or
+                (samples, axes) of a time series, or its packed codes as `encode` gives them.
 
         Raises:
-            RecipeError: The frame is no BGR image, or the model declares no pre- and post-processing.
+            RecipeError: The frame is not that, or the model declares no pre- and post-processing.
         """
         if self._answers is None or self.contract.frames is None:
             raise RecipeError(
@@ -69,9 +74,22 @@ class Model:
                 hint="Use model.run({name: array}) and read the arrays.",
             )
         shape = self.contract.inputs[0].shape
-        tensor, placement = prepare(check_frame(frame), self.contract.frames, (shape[2], shape[3]))
+        given = frame if self.contract.frames.coding else check_frame(frame)
+        tensor, placement = prepare(given, self.contract.frames, (shape[2], shape[3]))
         outputs = self._session.look({self.contract.inputs[0].name: tensor})
         return self._answers.answer(outputs, self.contract.answers, placement)
+
+    def encode(self, frame: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return what the device sends of one frame: its packed codes, (1, channels, height, bytes a row).
+
+        Raises:
+            RecipeError: The model is behind no sensor's codec, or the frame is not that sensor's.
+        """
+        if self.contract.frames is None or self.contract.frames.coding is None:
+            raise RecipeError(
+                f"{self._bundle.manifest.name}: takes frames as they are, no codes", hint="Call model(frame)."
+            )
+        return coded(frame, self.contract.frames.coding)[0]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the model's outputs by name.

@@ -15,7 +15,10 @@ from edgekit.core.errors import RecipeError, ResourceError
 from edgekit.core.files import resource_errors
 from edgekit.core.lazy import need
 from edgekit.core.watch import watcher
-from edgekit.frames.images import SUFFIXES, read_image
+from edgekit.core.records import Frames
+from edgekit.frames import raw
+from edgekit.frames.coded import read_frame
+from edgekit.frames.images import SUFFIXES
 from edgekit.runtime.draw import draw
 from edgekit.runtime.load import load
 
@@ -69,10 +72,12 @@ def run_source(
     written: list[str] = []
     _refuse_missing(source)
     with load(bundle, variant=variant, threads=threads, trusted_key=trusted_key) as model:
-        sink = _Sink(source, output) if draw_answers else None
+        # A sensor's values are no picture to draw on.
+        picture = model.contract.frames is None or model.contract.frames.coding is None
+        sink = _Sink(source, output) if draw_answers and picture else None
         watcher().phase("run")
         try:
-            for name, frame in _frames(source, frames):
+            for name, frame in _frames(source, frames, model.contract.frames):
                 began = time.perf_counter_ns()
                 answer = model(frame)
                 spent = (time.perf_counter_ns() - began) / 1e6
@@ -106,21 +111,22 @@ def _refuse_missing(source: str) -> None:
         return
     if not path.is_file():
         raise RecipeError(f"{source}: no such image, folder or video", hint="Check the path.")
-    if path.suffix.lower() not in SUFFIXES | _VIDEOS:
+    if path.suffix.lower() not in SUFFIXES | raw.SUFFIXES | _VIDEOS:
         raise RecipeError(
             f"{source}: edgekit does not know {path.suffix or 'this'} files",
             hint=f"Give {', '.join(sorted(SUFFIXES | _VIDEOS))}, a folder, or a camera's index.",
         )
 
 
-def _frames(source: str, limit: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def _frames(source: str, limit: int, spec: Frames | None) -> Iterator[tuple[str, NDArray[Any]]]:
     path = Path(source)
+    suffixes = raw.SUFFIXES if spec and spec.coding else SUFFIXES
     if source.isdigit() or path.suffix.lower() in _VIDEOS:
         yield from _video(source, limit)
         return
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes) if path.is_dir() else [path]
     for file in files[: limit or None]:
-        yield file.name, read_image(file)
+        yield file.name, read_frame(file, spec)
 
 
 def _video(source: str, limit: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:

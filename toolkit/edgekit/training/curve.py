@@ -11,7 +11,6 @@ gradients, and looks pixels up in it. What is trained is therefore what is expor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -245,18 +244,3 @@ def _refuse_useless(x: NDArray[np.float64], sensor: Sensor, what: str) -> None:
             f"passes.gamma-quant: the calibration signal of {what} is black", hint="Is `black` right?"
         )
 
-
-def curve_of(settings: Any, sensor: Sensor, samples: NDArray[np.integer] | None) -> Curve:
-    """Return the curve that a recipe's `gamma-quant` asks for."""
-    return Curve(
-        sensor, bits=settings.bits, curve=settings.curve, mode=settings.mode, per=settings.per, samples=samples
-    )
-
-
-def describes(settings: Any, coding: Mapping[str, Any]) -> str:
-    """Return why a learned coding is not what the settings ask for, empty where it is."""
-    wanted = {"bits": settings.bits, "curve": settings.curve}
-    if settings.curve == "none":
-        wanted.pop("bits")
-    apart = [f"{k} {coding[k]!r} instead of {v!r}" for k, v in wanted.items() if coding[k] != v]
-    return ", ".join(apart)

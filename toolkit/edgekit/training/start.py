@@ -12,12 +12,13 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.watch import watcher
 from edgekit.machine.probe import computes_bf16
 from edgekit.models.records import Source
+from edgekit.models.small import build_small
 from edgekit.models.timm_weights import from_timm, is_timm
 from edgekit.models.torch_models import architecture_of, fresh
 
 
 def begin(source: Source, *, seed: int) -> tuple[Any, int]:
-    """Return a detection model to train, and how many tensors it took from the source's weights.
+    """Return a model to train, and how many tensors it took from the source's weights.
 
     Weights of other shapes, such as a head for other classes, stay as `seed` made them.
 
@@ -25,7 +26,10 @@ def begin(source: Source, *, seed: int) -> tuple[Any, int]:
         RecipeError: Not one tensor of the weights fits.
     """
     torch.manual_seed(seed)
-    model = fresh(architecture_of(source), nc=int(source.settings["nc"]))
+    if source.kind == "small":
+        model = build_small(source.what, shape=source.settings["shape"], nc=int(source.settings["nc"]))
+    else:
+        model = fresh(architecture_of(source), nc=int(source.settings["nc"]))
     if not source.settings["weights"]:
         return model, 0
     own = model.state_dict()

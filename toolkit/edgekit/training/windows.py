@@ -25,6 +25,9 @@ class Windows:
         settings: Of the training; its augmentation is for images and changes nothing here.
         sensor: What recorded them.
 
+    Attributes:
+        shape: Of one signal as the network sees it.
+
     Raises:
         RecipeError: There are fewer signals than a batch holds, or their shapes differ.
     """
@@ -39,6 +42,7 @@ class Windows:
                 hint="Lower train.batch or give more signals.",
             )
         self._signals = torch.from_numpy(signals_of([s.path for s in self.places], sensor))
+        self.shape: tuple[int, ...] = tuple(self._signals.shape[1:])
         self._classes = torch.tensor([int(s.classes[0]) for s in self.places])
 
     def epoch(self, number: int) -> Iterator[dict[str, Tensor]]:
