@@ -263,6 +263,10 @@ def _deconvolution() -> Any:
     return model([*q, *w, node], {**s, **ws})
 
 
+def _bytes_in() -> Any:
+    return model([helper.make_node("Cast", ["x"], ["y"], to=F)], {}, kind=TensorProto.UINT8)
+
+
 XAVIER = ("jetson-xavier-nx", {"jetpack": "5.1"})
 FAULTS = {
     "int32 bias": Fault(rule="int32-bias", severity="error", make=_int32_bias, rtx="rejected"),
@@ -300,6 +304,7 @@ FAULTS = {
     "quantized deconvolution": Fault(rule="deconvolution", severity="warning", make=_deconvolution),
     "DOUBLE": Fault(rule="double", severity="warning", make=_double),
     "INT64 output for 8.5": Fault(rule="int64", severity="error", make=_int64, device=XAVIER),
+    "UINT8 input for 8.5": Fault(rule="uint8-input", severity="error", make=_bytes_in, device=XAVIER),
     "LayerNormalization for 8.5": Fault(rule="operator", severity="error", make=_layer_norm, device=XAVIER),
     "opset 19 for 8.5": Fault(rule="opset", severity="error", make=lambda: quantized(opset=19), device=XAVIER),
     "fp16 scales for 8.5": Fault(

@@ -26,7 +26,7 @@ from edgekit.core.digest import digest_value
 from edgekit.core.files import write_json
 from edgekit.core.watch import watched_by
 from edgekit.data.dataset import read_split
-from edgekit.data.make import GENERATED, make_set
+from edgekit.data.make import make_set
 from edgekit.data.sample import Split
 from edgekit.machine.probe import passport
 from edgekit.training.settings import TrainPart
@@ -82,7 +82,7 @@ TASKS = {
             fliplr=0.5, flipud=0.5, turns=0.5, val_images=0, precision="bf16",
         ),
         (
-            Arm("none", 0), Arm("linear", 4), Arm("log", 4), Arm("log", 2),
+            Arm("none", 0), Arm("log", 12), Arm("linear", 4), Arm("log", 4), Arm("log", 2),
             *(Arm("gamma", b) for b in (4, 8, 3, 2)),
         ),
         (2400, 400), "map50", (0, 1), 10.0,
@@ -153,15 +153,26 @@ def train_one(name: str, arm: Arm, seed: int, work: Path, *, short: bool = False
     folder = work / f"{name}-{arm.name}-s{seed}-{digest_value(asdict(settings))[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     front = Curve(
-        split.sensor, bits=arm.bits or 4, curve=arm.curve, mode=arm.mode, samples=signals(split, 32 if detect else 256)
+        split.sensor,
+        bits=arm.bits or 4,
+        curve=arm.curve,
+        mode=arm.mode,
+        samples=signals(split, 32 if detect else 256),
     )
     model = Sensed(front, net_of(task, split, seed))
     batches = (
-        Batches(split.samples, settings, sensor=split.sensor) if detect else Windows(split.samples, settings, split.sensor)
+        Batches(split.samples, settings, sensor=split.sensor)
+        if detect
+        else Windows(split.samples, settings, split.sensor)
     )
     began, cpu = time.perf_counter(), time.process_time()
     run = Run(
-        model=model, batches=batches, settings=settings, work=folder, bf16=settings.precision == "bf16", curve=task.curve
+        model=model,
+        batches=batches,
+        settings=settings,
+        work=folder,
+        bf16=settings.precision == "bf16",
+        curve=task.curve,
     )
     model.load_state_dict(run.train())
     took = time.perf_counter() - began, time.process_time() - cpu
@@ -189,7 +200,7 @@ def judged(task: Task, model: Any, val: Split) -> dict[str, Any]:
     if task.metric == "map50":
         side = task.settings.imgsz
         found = found_by(model, val.samples, side=side, sensor=val.sensor)
-        scores: Any = score(truths_in(val.samples, val.sensor), found, val.names)
+        scores: Any = score(truths_in(val.samples), found, val.names)
     else:
         truth = np.array([int(s.classes[0]) for s in val.samples])
         scores = class_scores(truth, classes_by(model, val.samples, sensor=val.sensor), val.names)

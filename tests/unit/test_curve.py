@@ -25,10 +25,12 @@ def bent(sensor: Sensor, bits: int, mode: str, per: str = "", seed: int = 0) -> 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     low, high = (-200, 200) if sensor.signed else (10, 900)
-    curve = Curve(sensor, bits=bits, mode=mode, per=per, samples=rng.integers(low, high, (sensor.channels, 400)))
+    curve = Curve(
+        sensor, bits=bits, mode=mode, per=per, samples=rng.integers(low, high, (sensor.channels, 400))
+    )
     with torch.no_grad():
         for p in curve.parameters():
-            p += torch.randn_like(p) * (0.02 if p is getattr(curve, "middle", None) else 0.4)
+            p.add_(torch.randn_like(p) * (0.02 if p is getattr(curve, "middle", None) else 0.4))
     return curve
 
 
@@ -142,7 +144,9 @@ def test_the_first_sample_lies_in_the_low_half():
 def test_codes_around_the_middle_differ_and_are_opposite():
     """G10: mid-rise."""
     for bits in (2, 3, 4):
-        curve = Curve(WEAR, bits=bits, mode="gain", samples=np.random.default_rng(0).integers(-90, 110, (3, 900)))
+        curve = Curve(
+            WEAR, bits=bits, mode="gain", samples=np.random.default_rng(0).integers(-90, 110, (3, 900))
+        )
         middle = [round(m * 2048) for m in curve.mu().tolist()]
         codes = curve.codes().numpy()
         for row, m in zip(codes, middle, strict=True):
@@ -200,7 +204,10 @@ def test_a_frame_of_another_bit_depth_is_refused():
         PLUGIN.encode(np.zeros((4, 4, 6), np.uint16), said)
 
 
-@pytest.mark.parametrize(("sensor", "per", "sets"), [(BAYER, "", 1), (BAYER, "channel", 3), (BAYER, "mosaic", 4), (WEAR, "", 3), (WEAR, "sensor", 1)])
+@pytest.mark.parametrize(
+    ("sensor", "per", "sets"),
+    [(BAYER, "", 1), (BAYER, "channel", 3), (BAYER, "mosaic", 4), (WEAR, "", 3), (WEAR, "sensor", 1)],
+)
 def test_parameter_sets(sensor: Sensor, per: str, sets: int):
     assert len(Curve(sensor, per=per).log_gamma) == sets
 

@@ -21,7 +21,7 @@ class Order:
 
     Attributes:
         id: Unique; results are known by it, so that none is stored twice.
-        do: "bench", "compare", or what a compile asks: "contest", "answers", "pair", "parity", "golden"; "engine".
+        do: "bench", "compare", or what a compile asks: "contest", "answers", "pair", "parity", "golden", "encoder"; "engine".
         who: Who asks, as user@host: shown to whoever finds the board taken.
         when: UTC in ISO 8601, by the clock of whoever asks: a board's own clock may be wrong.
         device: Name the board was asked for by.

@@ -26,6 +26,7 @@ from edgekit.machine.probe import passport, physical_cores
 from edgekit.measure.bench import BenchOrder, bench, has_frames, refuse_spans
 from edgekit.measure.contest import contest
 from edgekit.measure.detect import detections, packed
+from edgekit.measure.encoder import encoder_times
 from edgekit.measure.golden import tester
 from edgekit.measure.modes import SPANS
 from edgekit.measure.outputs import outputs_apart
@@ -57,6 +58,7 @@ def carry_out(order: Order, folder: Path) -> dict[str, Any]:
         "pair": _pair,
         "parity": _parity,
         "golden": _golden,
+        "encoder": _encoder,
         "engine": _engine,
     }
     if order.do in several:
@@ -161,7 +163,9 @@ def _answers(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> di
     artifact = entrants["main"]
     contract = artifact.contract
     if contract.frames is None or contract.answers.task == "raw":
-        raise RecipeError("accuracy on the device is judged for detectors and classifiers", hint="Leave the data out.")
+        raise RecipeError(
+            "accuracy on the device is judged for detectors and classifiers", hint="Leave the data out."
+        )
     rows = detections(
         artifact, [folder / f for f in order.frames], score=order.settings["score"], limit=order.settings["limit"],
         what="accuracy",
@@ -194,7 +198,18 @@ def _golden(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dic
     del order, entrants
     frames = sorted((folder / "bundle/golden").glob("frame*.npy"))
     with load(folder / "bundle") as model:
-        return {"answers": [model(read_frame(f, model.contract.frames)).plain() for f in frames], "variant": model.variant.name}
+        return {
+            "answers": [model(read_frame(f, model.contract.frames)).plain() for f in frames],
+            "variant": model.variant.name,
+        }
+
+
+def _encoder(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:
+    """Return how long this board takes to code one frame of the sensor before a model."""
+    spec = entrants["main"].contract.frames
+    if spec is None or spec.coding is None:
+        raise RecipeError("no codec stands before this model", hint="Ask for a model behind gamma-quant.")
+    return encoder_times(spec.coding, [read_frame(folder / f, spec) for f in order.frames])
 
 
 def _engine(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:

@@ -27,7 +27,9 @@ def fixed_codes(curve: str, sensor: Sensor, bits: int) -> NDArray[np.int64]:
     """
     x = np.arange(sensor.values, dtype=np.int64) + sensor.lowest
     if curve == "none":
-        return x - sensor.lowest if sensor.signed else np.clip(x, sensor.black, sensor.full) - sensor.black
+        low, high = (sensor.lowest, -sensor.lowest - 1) if sensor.signed else (sensor.black, sensor.full)
+        own: NDArray[np.int64] = np.clip(x, low, high) - low
+        return own
     if sensor.signed:
         z = _signed(curve, x / (1 << (sensor.bits - 1)))
         return np.clip(np.floor((z + 1) / 2 * (1 << bits)), 0, (1 << bits) - 1).astype(np.int64)
@@ -46,7 +48,10 @@ def _signed(curve: str, u: NDArray[np.float64]) -> NDArray[np.float64]:
         raise RecipeError(
             "passes.gamma-quant: curve: log goes with unsigned sensors alone", hint="Take mu-law."
         )
-    return u if curve == "linear" else np.sign(u) * np.log1p(_MU * np.abs(u)) / np.log1p(_MU)
+    if curve == "linear":
+        return u
+    bent: NDArray[np.float64] = np.sign(u) * np.log1p(_MU * np.abs(u)) / np.log1p(_MU)
+    return bent
 
 
 def value_scale(sensor: Sensor, bits: int, curve: str) -> tuple[float, float]:

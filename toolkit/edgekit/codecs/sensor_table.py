@@ -103,7 +103,9 @@ def _parsed(data: Mapping[str, Any]) -> tuple[Table, NDArray[np.integer]]:
     try:
         sensor = Sensor(**{**data["sensor"], "axes": tuple(data["sensor"]["axes"])})
         known = {f.name for f in fields(Table)}
-        rest = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+        rest: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known
+        }
         rows = tuple(tuple(int(v) for v in row) for row in data["thresholds"])
         table = Table(**{**rest, "sensor": sensor, "thresholds": rows})
         check_sensor(sensor, "codec")

@@ -39,13 +39,16 @@ def draw_scene(*, seed: int, split: str, index: int, size: int = 640) -> Scene:
     linear = _linear(day.image)
     light = _light(rng, size // 2)
     white = float(np.exp(rng.uniform(*np.log(_WHITE))))
-    return Scene(image=_sensed(rng, linear * light[..., None], white), boxes=day.boxes * 2, classes=day.classes)
+    return Scene(
+        image=_sensed(rng, linear * light[..., None], white), boxes=day.boxes * 2, classes=day.classes
+    )
 
 
 def _linear(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return (H, W, 3) BGR reflectance, 0 to 1 (the sRGB curve undone, IEC 61966-2-1)."""
-    v = image / 255.0
-    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+    v = image.astype(np.float64) / 255
+    bent: NDArray[np.float64] = ((v + 0.055) / 1.055) ** 2.4
+    return np.where(v <= 0.04045, v / 12.92, bent)
 
 
 def _light(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
@@ -53,7 +56,7 @@ def _light(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
     y, x = np.mgrid[0:side, 0:side] / side
     angle, dark = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.6)
     along = ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle)) / np.sqrt(2) + 0.5
-    light = dark + (1 - dark) * along
+    light: NDArray[np.float64] = dark + (1 - dark) * along
     for _ in range(int(rng.integers(*_LAMPS))):
         far2 = (x - rng.uniform()) ** 2 + (y - rng.uniform()) ** 2
         light = light + rng.uniform(2, 12) * np.exp(-far2 / (2 * rng.uniform(0.03, 0.09) ** 2))
@@ -63,7 +66,12 @@ def _light(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
 def _sensed(rng: np.random.Generator, scene: NDArray[np.float64], white: float) -> NDArray[np.uint16]:
     side = scene.shape[0]
     raw = np.zeros((2 * side, 2 * side), np.uint16)
-    for place, (name, plane) in {(0, 0): ("R", 2), (0, 1): ("G", 1), (1, 0): ("G", 1), (1, 1): ("B", 0)}.items():
+    for place, (name, plane) in {
+        (0, 0): ("R", 2),
+        (0, 1): ("G", 1),
+        (1, 0): ("G", 1),
+        (1, 1): ("B", 0),
+    }.items():
         electrons = rng.poisson(scene[..., plane] * white * _COLOURS[name])
         found = electrons + rng.normal(0, _READ_NOISE, (side, side)) + BLACK
         raw[place[0] :: 2, place[1] :: 2] = np.clip(np.rint(found), 0, 4095).astype(np.uint16)

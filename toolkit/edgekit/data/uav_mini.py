@@ -36,12 +36,12 @@ class Scene:
     """One image with its objects.
 
     Attributes:
-        image: (H, W, 3) uint8, BGR.
+        image: (H, W, 3) uint8, BGR; of a raw set (H, W) uint16.
         boxes: (N, 4) float32, x1 y1 x2 y2 in pixels, inside the image.
         classes: (N,) int64, indices into CLASSES.
     """
 
-    image: NDArray[np.uint8]
+    image: NDArray[Any]
     boxes: NDArray[np.float32]
     classes: NDArray[np.int64]
 

@@ -39,7 +39,11 @@ def coded(frame: NDArray[Any], coding: Coding) -> tuple[NDArray[np.uint8], Place
     """
     codec = pick("codecs", coding.codec, what="codec")
     table = table_of(coding.settings)
-    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.shape == codec.shape(coding.settings):
+    if (
+        isinstance(frame, np.ndarray)
+        and frame.dtype == np.uint8
+        and frame.shape == codec.shape(coding.settings)
+    ):
         return frame, place_of(table.sensor, (table.height, table.width))
     planes = planes_of(frame, table.sensor)
     size = (table.height, table.width)
@@ -56,5 +60,10 @@ def place_of(
     """Return where a signal's own pixels stand in the network's planes."""
     cell = 2 if sensor.mosaic else 1
     return Placement(
-        scale_x=scale / cell, scale_y=scale / cell, left=left, top=top, width=shape[1] * cell, height=shape[0] * cell
+        scale_x=scale / cell,
+        scale_y=scale / cell,
+        left=left,
+        top=top,
+        width=shape[1] * cell,
+        height=shape[0] * cell,
     )

@@ -98,7 +98,8 @@ def planes_of(signal: NDArray[Any], sensor: Sensor) -> NDArray[Any]:
         return signal[None]
     if signal.shape[0] % 2 or signal.shape[1] % 2:
         raise RecipeError(
-            f"frame: {signal.shape[0]} x {signal.shape[1]} is no mosaic of 2 x 2 cells", hint="Crop it to even sides."
+            f"frame: {signal.shape[0]} x {signal.shape[1]} is no mosaic of 2 x 2 cells",
+            hint="Crop it to even sides.",
         )
     return np.stack([signal[r::2, c::2] for r, c in _CELLS[sensor.mosaic]])
 

@@ -17,11 +17,19 @@ class BytesPerFrame:
         link = evidence.link
         if link is None:
             return Verdict(
-                gate=key, limit=limit, found="no codec", state="not judged", detail="no pass codes the sensor's signal"
+                gate=key,
+                limit=limit,
+                found="no codec",
+                state="not judged",
+                detail="no pass codes the sensor's signal",
             )
         state = "pass" if link.bytes_per_frame <= limit else "fail"
-        detail = f"{link.bits} of {link.sensor_bits} bits a value; {link.sensor_bytes_per_frame} bytes uncoded"
-        return Verdict(gate=key, limit=limit, found=f"{link.bytes_per_frame} bytes", state=state, detail=detail)
+        detail = (
+            f"{link.bits} of {link.sensor_bits} bits a value; {link.sensor_bytes_per_frame} bytes uncoded"
+        )
+        return Verdict(
+            gate=key, limit=limit, found=f"{link.bytes_per_frame} bytes", state=state, detail=detail
+        )
 
 
 PLUGIN: Gate = BytesPerFrame()

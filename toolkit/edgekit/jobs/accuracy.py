@@ -28,7 +28,6 @@ from edgekit.metrics.classes import METRICS, ClassScores, class_scores
 from edgekit.metrics.classes import drop_interval as class_interval
 from edgekit.metrics.coco_map import LIMIT, SCORE, Found, Scores, Truth, drop_interval, score
 
-
 _METRICS = {"detect": ("map50", "map50_95"), "classify": METRICS}
 
 
@@ -125,7 +124,9 @@ def judged(
 
     folder = ask.cache.step("accuracy", inputs, make)
     classes = lowered.artifact.contract.answers.task == "classify"
-    scores: Scores | ClassScores = restore(folder / "scores.json", ClassScores if classes else Scores)
+    scores: Scores | ClassScores = (
+        restore(folder / "scores.json", ClassScores) if classes else restore(folder / "scores.json", Scores)
+    )
     found = tuple(_as_found(unpacked((folder / "found.npz").read_bytes())))
     return Judged(scores=scores, found=found, digest=folder.name)
 

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgekit.codecs.sensor_table import table_of
 from edgekit.core.outcome import Link, VariantOutcome
 from edgekit.core.plugins import pick
-from edgekit.core.records import Contract
-from edgekit.codecs.sensor_table import table_of
 from edgekit.core.watch import watcher
 from edgekit.frames.coded import read_frame
 from edgekit.graph.sensor_front import FRONT
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data
+from edgekit.jobs.variants import Lowered
 from edgekit.measure.encoder import encoder_times
 
 _FRAMES = 16
 
 
-def link_of(ask: Ask, contract: Contract, data: Data | None, chosen: VariantOutcome) -> Link | None:
+def link_of(ask: Ask, data: Data | None, one: Lowered, chosen: VariantOutcome) -> Link | None:
     """Return what is known of the link, None where no codec stands before the model.
 
-    The encoder is timed on this host, on real frames of the data; on a board nothing is timed yet.
+    The encoder is timed on real frames of the data: on the board where there is one, else on this host.
+
+    Args:
+        ask: The compile.
+        data: Of the recipe.
+        one: The chosen variant.
+        chosen: What was found out about it.
     """
+    contract = one.artifact.contract
     if contract.frames is None or contract.frames.coding is None:
         return None
     coding = contract.frames.coding
@@ -31,10 +38,15 @@ def link_of(ask: Ask, contract: Contract, data: Data | None, chosen: VariantOutc
     times: dict[str, Any] = {}
     if data:
         watcher().phase("encoder")
-        frames = [read_frame(s.path, contract.frames) for s in data.validation[:_FRAMES]]
-        times = ask.board.encoder(coding, frames) if ask.board else encoder_times(coding, frames)
+        files = [s.path for s in data.validation[:_FRAMES]]
+        if ask.board:
+            times = ask.board.encoder(one.artifact, files)
+        else:
+            times = encoder_times(coding, [read_frame(f, contract.frames) for f in files])
     front = sum(
-        r.share for r in chosen.receipt if r.name.startswith(FRONT) or any(c.startswith(FRONT) for c in r.covers)
+        r.share
+        for r in chosen.receipt
+        if r.name.startswith(FRONT) or any(c.startswith(FRONT) for c in r.covers)
     )
     rate = table.sensor.rate_hz / (table.width if table.sensor.axes else 1)
     return Link(

@@ -101,9 +101,11 @@ def _step(
 
     def make(folder: Path) -> None:
         watcher().phase(step.name)
-        context = Context(
-            out=folder, sensor=data.sensor if data else None, coding=coding
-        ) if one.recodes else _context(ask, folder, network, data)
+        context = (
+            Context(out=folder, sensor=data.sensor if data else None, coding=coding)
+            if one.recodes
+            else _context(ask, folder, network, data)
+        )
         change = one.run(network, step.settings, context)
         _check_contract(step.name, network, change, recodes=one.recodes)
         graphs = {n: replace(g, path=Path(g.path.name)) for n, g in change.network.graphs.items()}

@@ -86,6 +86,10 @@ class Remote:
         found: list[Any] = self._done("golden", {}, (), {}, more=files)["answers"]
         return found
 
+    def encoder(self, artifact: Artifact, files: Sequence[Path]) -> dict[str, Any]:
+        """Return how long the board takes to code one frame, as `measure.encoder` says it."""
+        return self._done("encoder", {"main": artifact}, files, {})
+
     def _done(
         self, do: str, artifacts: Mapping[str, Artifact], frames: Sequence[Path], settings: dict[str, Any],
         *, more: Mapping[str, Path] | None = None,

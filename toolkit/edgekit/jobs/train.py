@@ -62,7 +62,7 @@ def trained(ask: Ask) -> Trained:
         MissingError: The train extra is not installed.
         ResourceError: No space, or another run trains the same.
     """
-    recipe, settings = ask.checked.recipe, ask.checked.recipe.train
+    settings = ask.checked.recipe.train
     assert settings
     need_train()
     watcher().phase("training data")
@@ -291,9 +291,13 @@ def _judge(val: Split, side: int, metric: str) -> Callable[[Any], float]:
     if val.task == "classify":
         assert sensor
         labels = np.array([int(s.classes[0]) for s in val.samples])
-        return lambda model: class_scores(labels, classes_by(model, val.samples, sensor=sensor), val.names).value(metric)
-    truths = truths_in(val.samples, sensor) if sensor else truths_of(val.samples)
-    return lambda model: score(truths, found_by(model, val.samples, side=side, sensor=sensor), val.names).value(metric)
+        return lambda model: class_scores(
+            labels, classes_by(model, val.samples, sensor=sensor), val.names
+        ).value(metric)
+    truths = truths_in(val.samples) if sensor else truths_of(val.samples)
+    return lambda model: score(
+        truths, found_by(model, val.samples, side=side, sensor=sensor), val.names
+    ).value(metric)
 
 
 def _within_memory(run: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from edgekit.graph.strong import FULL, SCALE_FLOOR, strongly_typed
 from edgekit.lowering.qdq import Style, write_qdq
 from edgekit.lowering.trt_cache import calibration_text
 from edgekit.lowering.trt_dla import left_to_gpu
-from edgekit.lowering.trt_rewrites import int32_outputs, without_layer_norm
+from edgekit.lowering.trt_rewrites import int32_inputs, int32_outputs, without_layer_norm
 
 # TensorRT 8 reads up to 17; scales in fp16 came with 19.
 _OLD_OPSET, _HALF_SCALES_OPSET = 17, 19
@@ -134,7 +134,7 @@ def _for_weak(model: Any, target: Target) -> Any:
     """Return what every version from 8.5 on reads: opset 17, no INT64 outputs before 10."""
     done = to_opset(model, _OLD_OPSET, at_least=False)
     if target.version < (8, 6):
-        done = without_layer_norm(done)
+        done = int32_inputs(without_layer_norm(done))
     return int32_outputs(done) if target.version < (10, 0) else done
 
 

@@ -47,7 +47,7 @@ _PLUGINS = frozenset({"EfficientNMS_TRT", "BatchedNMS_TRT", "BatchedNMSDynamic_T
 _FLOATS = frozenset({1, 10, 16, 11})
 # TensorProto's types that Q gives and DQ takes.
 _INTEGERS = {2: "uint8", 3: "int8", 17: "float8", 21: "uint4", 22: "int4", 23: "float4"}
-_DOUBLE, _INT64 = 11, 7
+_DOUBLE, _INT64, _UINT8 = 11, 7, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,27 +230,37 @@ _BROKEN: dict[str, Callable[[Facts, Any], str]] = {
 }  # fmt: skip
 
 
+def _end_types(word: str, version: tuple[int, ...]) -> dict[int, tuple[str, str, str, str]]:
+    """Return rule, severity, fault and way out of each type that an input or output should not have."""
+    found = {}
+    if word == "input" and version < (8, 6):
+        found[_UINT8] = (
+            "uint8-input", ERROR, "UINT8, which TensorRT takes from 8.6 on", "Declare it INT32; the values stay.",
+        )  # fmt: skip
+    if version < (10, 0):
+        found[_INT64] = (
+            "int64",
+            ERROR,
+            "INT64, TensorRT 8 binds it as INT32",
+            "Cast it to INT32 in the graph.",
+        )
+    else:
+        found[_INT64] = (
+            "int64", NOTE, "INT64: bound as such from TensorRT 10 on, as INT32 by 8",
+            "Cast it to INT32 where one file serves both.",
+        )  # fmt: skip
+    return found
+
+
 def _shapes(facts: Facts) -> Iterator[Finding]:
     """Free dimensions and types of inputs and outputs."""
     ends = [*((v, "input") for v in facts.graph.input), *((v, "output") for v in facts.graph.output)]
     for value, word in ends:
         kind = value.type.tensor_type.elem_type
-        if kind == _INT64 and facts.target.version < (10, 0):
-            yield Finding(
-                rule="int64",
-                severity=ERROR,
-                node=value.name,
-                what=f"{word} is INT64, TensorRT 8 binds it as INT32",
-                todo="Cast it to INT32 in the graph.",
-            )
-        elif kind == _INT64:
-            yield Finding(
-                rule="int64",
-                severity=NOTE,
-                node=value.name,
-                what=f"{word} is INT64: bound as such from TensorRT 10 on, as INT32 by 8",
-                todo="Cast it to INT32 where one file serves both.",
-            )
+        said = _end_types(word, facts.target.version).get(kind)
+        if said:
+            rule, severity, what, todo = said
+            yield Finding(rule=rule, severity=severity, node=value.name, what=f"{word} is {what}", todo=todo)
         if word == "input" and -1 in facts.shapes.get(value.name, ()):
             yield Finding(
                 rule="dynamic", severity=ERROR, node=value.name, what=f"shape {facts.shapes[value.name]} needs an optimization profile",

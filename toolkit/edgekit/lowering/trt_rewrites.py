@@ -9,7 +9,7 @@ import numpy as np
 from edgekit.core.lazy import need
 from edgekit.graph.walk import in_order
 
-_INT32, _INT64 = 6, 7
+_UINT8, _INT32, _INT64 = 2, 6, 7
 
 
 def without_layer_norm(model: Any) -> Any:
@@ -56,6 +56,19 @@ def _mean_and_root(node: Any, axes: list[int], helper: Any) -> list[Any]:
         make("Div", [apart, root], normal), make("Mul", [normal, given[1]], scaled),
     ]  # fmt: skip
     return [*nodes, make("Add", [scaled, given[2]], node.output[0])] if biased else nodes
+
+
+def int32_inputs(model: Any) -> Any:
+    """Return a copy whose UINT8 inputs are INT32: TensorRT 8.5 takes no other integers (the runtime widens bytes)."""
+    onnx = need("onnx", extra="host")
+    if not any(v.type.tensor_type.elem_type == _UINT8 for v in model.graph.input):
+        return model
+    done = onnx.ModelProto()
+    done.CopyFrom(model)
+    for value in done.graph.input:
+        if value.type.tensor_type.elem_type == _UINT8:
+            value.type.tensor_type.elem_type = _INT32
+    return done
 
 
 def int32_outputs(model: Any) -> Any:

@@ -67,7 +67,8 @@ def encoder_times(coding: Coding, frames: Sequence[NDArray[Any]]) -> dict[str, A
             encode(one, out)
             if not np.array_equal(out, codec.encode(plane, coding.settings)):
                 raise ContractError(
-                    "the C encoder gives other bytes than the table", hint="Report it with the compiler's version."
+                    "the C encoder gives other bytes than the table",
+                    hint="Report it with the compiler's version.",
                 )
         found["c_ms"], _ = _median_ms([lambda p=p: encode(p, out) for p in given])  # type: ignore[misc]
         found["c_mb_s"] = given[0].nbytes / 1e3 / found["c_ms"]
@@ -92,11 +93,25 @@ def compiled(
     """
     (folder / "encoder.h").write_bytes(header)
     (folder / "frame.c").write_text(_SOURCE)
-    words = [compiler, "-O2", "-std=c99", "-Wall", "-Werror", "-shared", "-fPIC", *flags, "frame.c", "-o", "frame.so"]
+    words = [
+        compiler,
+        "-O2",
+        "-std=c99",
+        "-Wall",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        *flags,
+        "frame.c",
+        "-o",
+        "frame.so",
+    ]
     ran = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=_COMPILE_S, check=False)
     if ran.returncode:
         first = (ran.stderr.strip().splitlines() or ["no message"])[0]
-        raise ContractError(f"the C encoder does not compile: {first}", hint="Report it with the compiler's version.")
+        raise ContractError(
+            f"the C encoder does not compile: {first}", hint="Report it with the compiler's version."
+        )
     function = ctypes.CDLL(str(folder / "frame.so")).edgekit_encode_frame
     function.restype = None
 

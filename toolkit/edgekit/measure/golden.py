@@ -82,7 +82,9 @@ def _lost(session: Any, contract: Contract, folder: Path) -> float:
         if contract.frames is None or contract.answers.task != "detect" or not told.is_file():
             continue
         spec = contract.inputs[0]
-        tensor, place = prepare(read_frame(path, contract.frames), contract.frames, (spec.shape[2], spec.shape[3]))
+        tensor, place = prepare(
+            read_frame(path, contract.frames), contract.frames, (spec.shape[2], spec.shape[3])
+        )
         answers = pick("answers", "detect", what="task")
         found.append(answers.answer(session.look({spec.name: tensor}), contract.answers, place).plain())
         expected.append(json.loads(told.read_text()))

@@ -55,7 +55,11 @@ def _scores(truth: NDArray[np.integer], said: NDArray[np.integer], names: Sequen
 
 
 def drop_interval(
-    truth: NDArray[np.integer], reference: NDArray[np.floating], other: NDArray[np.floating], *, metric: str,
+    truth: NDArray[np.integer],
+    reference: NDArray[np.floating],
+    other: NDArray[np.floating],
+    *,
+    metric: str,
     draws: int = 1000,
 ) -> tuple[float, float]:
     """Return the 95 % interval of the metric's drop from `reference` to `other`, by resampling samples in pairs."""
@@ -66,6 +70,8 @@ def drop_interval(
     drops = []
     for _ in range(draws):
         k = rng.integers(0, len(truth), len(truth))
-        drops.append(_scores(truth[k], one[k], names).value(metric) - _scores(truth[k], two[k], names).value(metric))
+        drops.append(
+            _scores(truth[k], one[k], names).value(metric) - _scores(truth[k], two[k], names).value(metric)
+        )
     low, high = np.quantile(drops, (0.025, 0.975))
     return float(low), float(high)

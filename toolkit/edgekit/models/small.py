@@ -9,7 +9,10 @@ from typing import Any
 # Name, the class in `small_nets`, and one line for a person.
 SMALL = {
     "digits-cnn": ("DigitsCnn", "two convolutions for 8 x 8 images"),
-    "tinyhar": ("TinyHar", "convolutions, attention between axes and an LSTM for motion (TinyHAR, ISWC 2022)"),
+    "tinyhar": (
+        "TinyHar",
+        "convolutions, attention between axes and an LSTM for motion (TinyHAR, ISWC 2022)",
+    ),
     "deepconvlstm": ("DeepConvLstm", "four convolutions and an LSTM for motion (DeepConvLSTM, Sensors 2016)"),
 }
 

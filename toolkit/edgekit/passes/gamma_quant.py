@@ -81,7 +81,7 @@ class GammaQuant:
 
 def _table(settings: Settings, context: Context, shape: tuple[int, ...]) -> Table:
     """Return the learned table at the network's size, or that of a fixed curve."""
-    size = {"height": shape[2] if len(shape) == 4 else 1, "width": shape[-1]}
+    size: dict[str, Any] = {"height": shape[2] if len(shape) == 4 else 1, "width": shape[-1]}
     learned = context.coding
     if learned:
         if apart := differs(settings, learned):

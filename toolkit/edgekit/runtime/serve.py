@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from edgekit.core.errors import RecipeError, ResourceError
 from edgekit.core.files import resource_errors
 from edgekit.core.lazy import need
-from edgekit.core.watch import watcher
 from edgekit.core.records import Frames
+from edgekit.core.watch import watcher
 from edgekit.frames import raw
 from edgekit.frames.coded import read_frame
 from edgekit.frames.images import SUFFIXES

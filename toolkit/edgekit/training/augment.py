@@ -69,7 +69,13 @@ def joined(four: list[Picture], side: int, rng: np.random.Generator, *, fill: in
 
 
 def fitted(
-    one: Picture, side: int, zoom: float, shift: tuple[float, float], *, fill: int = GREY, nearest: bool = False
+    one: Picture,
+    side: int,
+    zoom: float,
+    shift: tuple[float, float],
+    *,
+    fill: int = GREY,
+    nearest: bool = False,
 ) -> Picture:
     """Return a square picture of `side`: the middle of `one`, zoomed and shifted (shares of the side).
 
@@ -121,9 +127,7 @@ def varied(
     return Picture(image=image, boxes=boxes, classes=one.classes)
 
 
-def _lit(
-    image: NDArray[Any], settings: TrainPart, rng: np.random.Generator, sensor: Sensor
-) -> NDArray[Any]:
+def _lit(image: NDArray[Any], settings: TrainPart, rng: np.random.Generator, sensor: Sensor) -> NDArray[Any]:
     """Return a sensor's values under a share more or less light."""
     gain = 1 + rng.uniform(-1, 1) * settings.value
     if gain == 1:

@@ -168,7 +168,6 @@ class Batches:
             found += [_Place(k, left, top) for top in _starts(height, side) for left in _starts(width, side)]
         return found
 
-
     def _size(self, path: Path) -> tuple[int, int]:
         """Return width and height of what a file becomes, without decoding an image."""
         if self.sensor:

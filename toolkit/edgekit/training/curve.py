@@ -55,7 +55,12 @@ class Curve(nn.Module):
         samples: NDArray[np.integer] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.sensor, self.bits, self.curve, self.mode = sensor, sensor.bits if curve == "none" else bits, curve, mode
+        self.sensor, self.bits, self.curve, self.mode = (
+            sensor,
+            sensor.bits if curve == "none" else bits,
+            curve,
+            mode,
+        )
         self.scale, self.offset = value_scale(sensor, self.bits, curve)
         self.groups = groups_of(sensor, per)
         x = torch.arange(sensor.values, dtype=torch.float64) + sensor.lowest
@@ -63,6 +68,9 @@ class Curve(nn.Module):
             unit = x / (1 << (sensor.bits - 1))
         else:
             unit = (x - sensor.black) / (sensor.full - sensor.black)
+        self.unit: Tensor
+        self.gain0: Tensor
+        self.fixed: Tensor
         self.register_buffer("unit", unit.float(), persistent=False)
         if curve != "gamma":
             fixed = np.stack([fixed_codes(curve, sensor, bits)] * sensor.channels)
@@ -86,7 +94,10 @@ class Curve(nn.Module):
 
     def gain(self) -> Tensor:
         """Return the factor of each group, within 4 times of its start."""
-        return self.gain0 * _GAIN_RANGE ** self.bend.tanh() if self.mode == "gain" else self.gain0
+        if self.mode != "gain":
+            return self.gain0
+        bend: Tensor = self.bend.tanh()
+        return self.gain0 * (bend * math.log(_GAIN_RANGE)).exp()
 
     def mu(self) -> Tensor:
         """Return the middle of each group of a signed sensor, as a share of its half range."""
@@ -102,7 +113,8 @@ class Curve(nn.Module):
     def table(self) -> Tensor:
         """Return the value of every sensor value of every channel (C, 2^N), float32, with gradients."""
         if self.curve != "gamma":
-            return self.fixed.float() * self.scale + self.offset
+            fixed: Tensor = self.fixed.float() * self.scale + self.offset
+            return fixed
         shares = self._shares()
         hard = self._codes(shares.detach()) * self.scale + self.offset
         # Straight through the floor; what is clipped has no gradient, or gain and middle run away at 2 bits.
@@ -111,7 +123,7 @@ class Curve(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the values of integers (B, C, …); a mosaic comes out as three colours, its greens averaged."""
         place = torch.arange(x.shape[1], device=x.device).view(1, -1, *(1,) * (x.ndim - 2))
-        values = _Look.apply(self.table(), x.long() - self.sensor.lowest + place * self.sensor.values)
+        values: Tensor = _Look.apply(self.table(), x.long() - self.sensor.lowest + place * self.sensor.values)
         if not self.sensor.mosaic:
             return values
         return torch.cat([values[:, :1], (values[:, 1:2] + values[:, 2:3]) / 2, values[:, 3:]], 1)
@@ -147,7 +159,7 @@ class Curve(nn.Module):
         """Return the frozen curve as the codec's table, for planes of that size."""
         codes = self.codes().cpu().numpy()
         rows = () if self.curve == "none" else tuple(thresholds_of(c, self.sensor, self.bits) for c in codes)
-        numbers = {k: tuple(v) for k, v in self.learned().items()}
+        numbers: dict[str, Any] = {k: tuple(v) for k, v in self.learned().items()}
         return Table(
             sensor=self.sensor, bits=self.bits, height=height, width=width, thresholds=rows, scale=self.scale,
             offset=self.offset, curve=self.curve, **numbers,
@@ -163,7 +175,11 @@ class Sensed(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """Return what the network gives for a sensor's integers (B, C, …)."""
-        return self.net(self.front(x).contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format))
+        return self.net(
+            self.front(x).contiguous(
+                memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format
+            )
+        )
 
 
 class _Look(torch.autograd.Function):
@@ -198,9 +214,13 @@ def groups_of(sensor: Sensor, per: str) -> tuple[int, ...]:
         return _GROUPS[per]
     if sensor.axes and per in {"axis", "channel"}:
         return tuple(range(sensor.channels))
-    kind = "a mosaic has sensor, channel, mosaic" if sensor.mosaic else "a time series has sensor, axis, channel"
+    kind = (
+        "a mosaic has sensor, channel, mosaic" if sensor.mosaic else "a time series has sensor, axis, channel"
+    )
     kind = kind if sensor.mosaic or sensor.axes else "a sensor of one plane has sensor alone"
-    raise RecipeError(f"passes.gamma-quant: per: {per} does not go with this sensor", hint=f"There are: {kind}.")
+    raise RecipeError(
+        f"passes.gamma-quant: per: {per} does not go with this sensor", hint=f"There are: {kind}."
+    )
 
 
 def start_of(samples: NDArray[np.integer], sensor: Sensor, groups: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -243,4 +263,3 @@ def _refuse_useless(x: NDArray[np.float64], sensor: Sensor, what: str) -> None:
         raise RecipeError(
             f"passes.gamma-quant: the calibration signal of {what} is black", hint="Is `black` right?"
         )
-

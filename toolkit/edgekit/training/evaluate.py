@@ -41,7 +41,11 @@ def found_by(
     spec = Answers(task="detect", layout="yolov8", score=SCORE, limit=LIMIT)
     found = []
     for sample in samples:
-        tensor, place = planes_in(sample, sensor, side) if sensor else prepare(read_image(sample.path), Frames(), (side, side))
+        tensor, place = (
+            planes_in(sample, sensor, side)
+            if sensor
+            else prepare(read_image(sample.path), Frames(), (side, side))
+        )
         given = model(torch.from_numpy(tensor).to(device, memory_format=torch.channels_last))
         output = given[0] if isinstance(given, tuple) else given
         one = Detect().answer({"output": output.cpu().numpy()}, spec, place, each_class=True)
@@ -68,11 +72,13 @@ def classes_by(model: Any, samples: Sequence[Sample], *, sensor: Sensor) -> NDAr
     return np.concatenate(rows)
 
 
-def truths_in(samples: Sequence[Sample], sensor: Sensor) -> list[Truth]:
+def truths_in(samples: Sequence[Sample]) -> list[Truth]:
     """Return the labels of raw images in pixels of the sensor."""
     found = []
     for sample in samples:
         height, width = read_signal(sample.path).shape
         boxes = pixel_boxes(sample, width, height)
-        found.append(Truth(width=width, height=height, boxes=boxes, classes=sample.classes, crowd=sample.crowd))
+        found.append(
+            Truth(width=width, height=height, boxes=boxes, classes=sample.classes, crowd=sample.crowd)
+        )
     return found
