@@ -65,7 +65,7 @@ class Task:
 
 
 def _grid(curves: tuple[tuple[str, str], ...]) -> tuple[Arm, ...]:
-    return (Arm("none", 0), *(Arm(c, b, m) for c, m in curves for b in (8, 6, 4, 3, 2)))
+    return (Arm("none", 0), Arm("log", 12), *(Arm(c, b, m) for c, m in curves for b in (8, 6, 4, 3, 2)))
 
 
 _SMALL = TrainPart(
@@ -94,7 +94,7 @@ TASKS = {
     ),
     "wear": Task(
         "wear-mini", "tinyhar", replace(_SMALL, epochs=10),
-        _grid((("linear", "gain"), ("mu-law", "gain"), *_LEARNED)),
+        tuple(a for a in _grid((("linear", "gain"), ("mu-law", "gain"), *_LEARNED)) if a.curve != "log"),
         (2400, 1200), "macro_f1", (0, 1, 2), 3.0,
     ),
 }  # fmt: skip
@@ -135,16 +135,13 @@ def net_of(task: Task, split: Split, seed: int) -> Any:
     return build_small(task.model, shape=shape, nc=len(split.names))
 
 
-def train_one(name: str, arm: Arm, seed: int, work: Path, *, short: bool = False) -> dict[str, Any]:
-    """Train one run to its end, judge it, and return what it was."""
-    import torch
-
+def run_of(name: str, arm: Arm, seed: int, work: Path, *, short: bool) -> Any:
+    """Return one run, ready to train, with what its folder is called."""
     from edgekit.training.batches import Batches
     from edgekit.training.curve import Curve, Sensed
-    from edgekit.training.loop import BEST, Run
+    from edgekit.training.loop import Run
     from edgekit.training.windows import Windows
 
-    torch.set_num_threads(1)
     task = TASKS[name]
     settings = replace(task.settings, seed=seed, **({"epochs": 1} if short else {}))
     split = split_of(task, work, "train", short=short)
@@ -152,41 +149,37 @@ def train_one(name: str, arm: Arm, seed: int, work: Path, *, short: bool = False
     detect = task.metric == "map50"
     folder = work / f"{name}-{arm.name}-s{seed}-{digest_value(asdict(settings))[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
-    front = Curve(
-        split.sensor,
-        bits=arm.bits or 4,
-        curve=arm.curve,
-        mode=arm.mode,
-        samples=signals(split, 32 if detect else 256),
-    )
-    model = Sensed(front, net_of(task, split, seed))
-    batches = (
-        Batches(split.samples, settings, sensor=split.sensor)
-        if detect
-        else Windows(split.samples, settings, split.sensor)
-    )
+    start = signals(split, 32 if detect else 256)
+    front = Curve(split.sensor, bits=arm.bits or 4, curve=arm.curve, mode=arm.mode, samples=start)
+    batches = (Batches if detect else Windows)(split.samples, settings, sensor=split.sensor)
+    return Run(
+        model=Sensed(front, net_of(task, split, seed)), batches=batches, settings=settings, work=folder,
+        bf16=settings.precision == "bf16", curve=task.curve,
+    )  # fmt: skip
+
+
+def train_one(name: str, arm: Arm, seed: int, work: Path, *, short: bool = False) -> dict[str, Any]:
+    """Train one run to its end, judge it, and return what it was."""
+    import torch
+
+    from edgekit.training.loop import BEST
+
+    torch.set_num_threads(1)
+    task, run = TASKS[name], run_of(name, arm, seed, work, short=short)
     began, cpu = time.perf_counter(), time.process_time()
-    run = Run(
-        model=model,
-        batches=batches,
-        settings=settings,
-        work=folder,
-        bf16=settings.precision == "bf16",
-        curve=task.curve,
-    )
-    model.load_state_dict(run.train())
+    run.model.load_state_dict(run.train())
     took = time.perf_counter() - began, time.process_time() - cpu
-    facts = passport()
+    facts, front = passport(), run.model.front
     table = front.coded(1, 1)
     return {
         "date": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d"), "commit": commit(),
         "machine": {k: facts[k] for k in ("cpu", "isa", "cores_physical", "memory_mb")},
         "task": name, "arm": arm.name, "curve": arm.curve, "mode": arm.mode, "bits": table.bits, "seed": seed,
-        "settings": asdict(settings), "curve_factor": task.curve, "images": len(batches.places),
+        "settings": asdict(run.settings), "curve_factor": task.curve, "images": len(run.batches.places),
         "seconds": round(took[0]), "cpu_seconds": round(took[1]), "history": run.state.history, "learned": front.learned(),
         "thresholds": table.thresholds if table.bits <= 4 else [], "metric": task.metric,
-        **judged(task, model.eval(), split_of(task, work, "val", short=short)), "torch": torch.__version__,
-        "weights": f"{folder.name}/{BEST}",
+        **judged(task, run.model.eval(), split_of(task, work, "val", short=short)), "torch": torch.__version__,
+        "weights": f"{run.work.name}/{BEST}",
     }  # fmt: skip
 
 

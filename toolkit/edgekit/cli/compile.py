@@ -112,6 +112,7 @@ def _dry_run(ask: Ask, *, as_json: bool) -> int:
 
 def print_outcome(outcome: Outcome) -> None:
     """Print the verdict table and what stands behind it."""
+    from edgekit.reports.link import link_words
     from edgekit.reports.words import accuracy_words, headline, ladder_words, latency_words, machine_words
 
     tone = "red" if outcome.exit_code else "yellow" if "not" in outcome.words else "green"
@@ -132,5 +133,7 @@ def print_outcome(outcome: Outcome) -> None:
     table(("variant", "style", "model latency", "accuracy", "MB", ""), variants, right=(2, 4))
     if outcome.ladder:
         click.echo(click.style(f"parity: {ladder_words(outcome.ladder)}", dim=True))
+    if outcome.link:
+        click.echo(click.style(f"link: {link_words(outcome.link)}", dim=True))
     for note in outcome.notes:
         click.echo(click.style(f"note: {note}", dim=True))

@@ -40,7 +40,8 @@ def fixed_codes(curve: str, sensor: Sensor, bits: int) -> NDArray[np.int64]:
         shares = np.log1p(light) / np.log1p(whole)
     else:
         shares = light / whole if curve == "linear" else np.log1p(_MU * light / whole) / np.log1p(_MU)
-    return np.clip(np.floor(shares * levels + EPSILON), 0, levels).astype(np.int64)
+    found: NDArray[np.int64] = np.clip(np.floor(shares * levels + EPSILON), 0, levels).astype(np.int64)
+    return found
 
 
 def _signed(curve: str, u: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -192,6 +192,9 @@ class Link:
         gamma: Learned exponents by channel.
         gain: Learned factors.
         mu: Learned middles of signed sensors.
+        values: The smallest and largest value of the sensor.
+        thresholds: Of each channel, the smallest value with a code of at least 1, 2, ….
+        history: Of each epoch of the training, γ, gain and middle by channel.
     """
 
     codec: str
@@ -212,6 +215,9 @@ class Link:
     gamma: tuple[float, ...] = ()
     gain: tuple[float, ...] = ()
     mu: tuple[float, ...] = ()
+    values: tuple[int, int] = (0, 0)
+    thresholds: tuple[tuple[int, ...], ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,9 @@ def _work(ask: Ask) -> _Work:
 def _outcome(work: _Work) -> Outcome:
     ask, choice = work.ask, work.choice
     limits = ask.checked.gates(ask.profile.name)
-    link = link_of(ask, work.data, choice.chosen, choice.outcomes[0])
+    link = link_of(
+        ask, work.data, choice.chosen, choice.outcomes[0], work.source.settings.get("curve_history", ())
+    )
     verdicts = _verdicts(work, limits, link)
     missed = missed_gate(limits, choice)
     ways = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekit.codecs.sensor_table import table_of
@@ -18,7 +19,9 @@ from edgekit.measure.encoder import encoder_times
 _FRAMES = 16
 
 
-def link_of(ask: Ask, data: Data | None, one: Lowered, chosen: VariantOutcome) -> Link | None:
+def link_of(
+    ask: Ask, data: Data | None, one: Lowered, chosen: VariantOutcome, history: Sequence[Mapping[str, Any]]
+) -> Link | None:
     """Return what is known of the link, None where no codec stands before the model.
 
     The encoder is timed on real frames of the data: on the board where there is one, else on this host.
@@ -28,6 +31,7 @@ def link_of(ask: Ask, data: Data | None, one: Lowered, chosen: VariantOutcome) -
         data: Of the recipe.
         one: The chosen variant.
         chosen: What was found out about it.
+        history: What was learned of the curve in each epoch.
     """
     contract = one.artifact.contract
     if contract.frames is None or contract.frames.coding is None:
@@ -53,5 +57,7 @@ def link_of(ask: Ask, data: Data | None, one: Lowered, chosen: VariantOutcome) -
         codec=coding.codec, curve=table.curve, bits=table.bits, sensor_bits=table.sensor.bits, bytes_per_frame=sent,
         sensor_bytes_per_frame=whole, frames_per_second=rate, front_share=front if chosen.receipt else None,
         where=ask.where if ask.board else "this host", gamma=table.gamma, gain=table.gain, mu=table.mu,
-        channels=table.sensor.names, **times,
+        channels=table.sensor.names,
+        values=(table.sensor.lowest, table.sensor.lowest + table.sensor.values - 1), thresholds=table.thresholds,
+        history=tuple(history), **times,
     )  # fmt: skip

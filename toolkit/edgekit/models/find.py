@@ -80,7 +80,7 @@ def find_by_name(
     settings: dict[str, Any] = {
         "architecture": name, "nc": nc or len(header.classes) or 80, "weights": str(weights or ""),
         "options": {**timm, **header.options, **(options or {})}, "classes": list(header.classes),
-        "licence": header.licence, "coding": header.coding,
+        "licence": header.licence, "coding": header.coding, "curve_history": curve_history(header),
         # A changed architecture file is another model.
         "file": digest_file(architectures()[name][0]) if name in architectures() else "",
     }  # fmt: skip
@@ -106,6 +106,11 @@ def _header_of(weights: Path | None, name: str, nc: int) -> Header:
     return header
 
 
+def curve_history(header: Header) -> list[Any]:
+    """Return what a sensor's curve was after each epoch of the training."""
+    return [e["curve"] for e in header.record.get("history", ()) if e.get("curve")]
+
+
 def _small(name: str, *, weights: Path | None, nc: int, options: Mapping[str, Any] | None) -> Source:
     """Return the source of a small classifier; the shape of its signal comes with weights, or from data."""
     if options:
@@ -113,7 +118,7 @@ def _small(name: str, *, weights: Path | None, nc: int, options: Mapping[str, An
     header = _header_of(weights, name, nc)
     settings: dict[str, Any] = {
         "architecture": name, "nc": nc or len(header.classes), "weights": str(weights or ""), "options": {},
-        "classes": list(header.classes), "licence": header.licence, "coding": header.coding,
+        "classes": list(header.classes), "licence": header.licence, "coding": header.coding, "curve_history": curve_history(header),
         "shape": list(header.record.get("shape", ())),
     }  # fmt: skip
     return Source(kind="small", what=name, sha256=digest_file(weights) if weights else "", settings=settings)

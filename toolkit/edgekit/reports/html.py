@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from edgekit.core.outcome import Outcome, VariantOutcome
+from edgekit.reports.link import link_html
 from edgekit.reports.page import CSS, table
 from edgekit.reports.svg import Dot, Series, histogram, scatter
 from edgekit.reports.words import (
@@ -36,7 +37,7 @@ def html_report(outcome: Outcome, pictures: Sequence[str] = ()) -> str:
         f"<title>{escape(title)}: {escape(outcome.words)}</title><style>{CSS}</style></head><body>",
         f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(model_words(outcome))}</p>',
         _verdict(outcome), _gates(outcome), _ways_in(outcome), _plots(outcome), _variants(outcome),
-        _spans(outcome.variants[0]), _accuracy(outcome), _pictures(pictures), _ladder(outcome), _checks(outcome), _receipt(outcome.variants[0]),
+        _spans(outcome.variants[0]), _accuracy(outcome), link_html(outcome.link), _pictures(pictures), _ladder(outcome), _checks(outcome), _receipt(outcome.variants[0]),
         _passes(outcome.passes), _machine(outcome), _notes(outcome), "</body></html>",
     ]  # fmt: skip
     return "\n".join(p for p in parts if p) + "\n"
@@ -162,9 +163,15 @@ def _accuracy(outcome: Outcome) -> str:
             before = getattr(reference, heading).get(name, 0.0)
             label = {"scores": "", "by_size": "size, px: ", "by_class": "class: "}[heading] + name
             rows.append((escape(label), f"{before:.4f}", f"{value:.4f}", f"{value - before:+.4f}"))
-    heads = ("AP at IoU 0.5 unless it says else", "float32", escape(outcome.chosen), "change")
+    classifier = outcome.model["task"] == "classify"
+    heads = (
+        "F1 unless it says else" if classifier else "AP at IoU 0.5 unless it says else",
+        "float32",
+        escape(outcome.chosen),
+        "change",
+    )
     place = "on this machine" if chosen.where == "this machine" else f"by {chosen.where}"
-    what = f"<p class=soft>{chosen.images} images, {escape(place)}, scored by pycocotools.</p>"
+    what = f"<p class=soft>{chosen.images} {'samples' if classifier else 'images'}, {escape(place)}{'' if classifier else ', scored by pycocotools'}.</p>"
     return "<h2>Accuracy</h2>" + what + table(heads, rows, numbers=(1, 2, 3))
 
 

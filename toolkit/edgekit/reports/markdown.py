@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.core.outcome import Outcome, VariantOutcome
+from edgekit.reports.link import link_words
 from edgekit.reports.words import (
     accuracy_words,
     headline,
@@ -55,10 +56,14 @@ def markdown_report(outcome: Outcome) -> str:
         parts += ["", f"Predicted from {chosen.predicted.basis}. Nearest row: {chosen.predicted.nearest}."]
     if outcome.ladder:
         parts += ["", f"Parity on golden frames: {ladder_words(outcome.ladder)}."]
-    parts += _checks(chosen)
+    parts += _link(outcome) + _checks(chosen)
     parts += ["", f"Model: {model_words(outcome)}.", "", f"Machine: {machine_words(outcome)}.", ""]
     parts += [f"- {note}" for note in outcome.notes]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _link(outcome: Outcome) -> list[str]:
+    return ["", f"Link from the sensor: {link_words(outcome.link)}."] if outcome.link else []
 
 
 def _checks(variant: VariantOutcome) -> list[str]:

@@ -23,6 +23,7 @@ tr.chosen td{background:var(--card);font-weight:600}
 svg{width:100%;height:auto;background:var(--card);border-radius:6px}svg text{font:11px system-ui,sans-serif;fill:var(--soft)}
 svg .axis{stroke:var(--soft)}svg .grid{stroke:var(--line)}svg .chosen{fill:var(--one);fill-opacity:.85}
 svg .other{fill:var(--two);fill-opacity:.8}svg .line{fill:none;stroke:var(--one);stroke-width:1.6}
+svg .second,svg .third,svg .fourth{fill:none;stroke-width:1.6}svg .second{stroke:var(--bad)}svg .third{stroke:var(--good)}svg .fourth{stroke:var(--open)}
 svg .heat{fill:none;stroke:var(--bad);stroke-width:1.4;stroke-dasharray:5 3}svg text.heat{fill:var(--bad);stroke:none}
 .bar{height:8px;background:var(--one);border-radius:2px;min-width:1px}
 .pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:12px}.pictures img{width:100%;border-radius:6px}

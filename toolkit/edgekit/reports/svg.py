@@ -117,6 +117,42 @@ def timeline(latency: Points, heat: Points, *, label: str) -> str:
     return _svg(parts, label)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One named line of a plot; `tone` is a CSS class."""
+
+    name: str
+    points: Points
+    tone: str
+
+
+def lines(drawn: Sequence[Line], *, x_label: str, y_label: str, title: str) -> str:
+    """Return lines over common axes, their names above."""
+    xs, ys = ([p[k] for one in drawn for p in one.points] for k in (0, 1))
+    low, high = min(xs), max(xs)
+    floor, top = min(ys), max(ys)
+    margin = 0.05 * (top - floor) or 0.5
+    floor, top = floor - margin, top + margin
+    parts = _axes(low, max(high, low + 1e-9), x_label)
+    tall = _HEIGHT - _BOTTOM - _TOP
+    for value in ticks(floor, top):
+        y = _HEIGHT - _BOTTOM - tall * (value - floor) / (top - floor)
+        parts.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - 10}" y2="{y:.1f}"/>')
+        parts.append(f'<text text-anchor="end" x="{_LEFT - 6}" y="{y + 4:.1f}">{value:g}</text>')
+    parts.append(f'<text text-anchor="end" x="{_LEFT - 6}" y="13">{escape(y_label)}</text>')
+    for k, one in enumerate(drawn):
+        spots = " ".join(
+            f"{_LEFT + (_WIDTH - _LEFT - 10) * (x - low) / max(high - low, 1e-9):.1f},"
+            f"{_HEIGHT - _BOTTOM - tall * (y - floor) / (top - floor):.1f}"
+            for x, y in one.points
+        )
+        parts.append(f'<polyline class="{one.tone}" points="{spots}"/>')
+        x = _LEFT + 8 + 120 * k
+        parts.append(f'<line class="{one.tone}" x1="{x}" y1="9" x2="{x + 16}" y2="9"/>')
+        parts.append(f'<text x="{x + 21}" y="13">{escape(one.name)}</text>')
+    return _svg(parts, title)
+
+
 def _line(points: Points, end: float, low: float, high: float, tone: str) -> str:
     spots = []
     for t, value in points:
