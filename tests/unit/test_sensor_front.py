@@ -234,7 +234,7 @@ def test_the_c_encoder_equals_the_table_for_every_value_and_channel(
     table = dataclasses.replace(TABLES[name], height=1, width=TABLES[name].sensor.values)
     said = table.settings()
     every = np.arange(table.sensor.values) + table.sensor.lowest
-    kind = c_type(table.sensor.signed, table.sensor.bits)
+    kind = c_type(signed=table.sensor.signed, bits=table.sensor.bits)
     planes = np.ascontiguousarray(np.broadcast_to(every.astype(kind), (table.sensor.channels, 1, len(every))))
     encode = compiled(PLUGIN.files(said)["device/encoder.h"], tmp_path, CC, *flags, "-Wextra", "-pedantic")
     out = np.zeros(PLUGIN.shape(said), np.uint8)

@@ -15,6 +15,7 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.files import folder_aside, resource_errors, write_text
 from edgekit.core.lazy import need
 from edgekit.core.watch import steps
+from edgekit.data.converted import Converted, refuse_taken
 
 # VisDrone2019-DET's ten classes in its own order, categories 1 to 10 (github.com/VisDrone/VisDrone-Dataset).
 VISDRONE = (
@@ -36,23 +37,6 @@ class Labelled:
     image: Path
     rows: tuple[tuple[int, float, float, float, float], ...]
     left_out: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Converted:
-    """What a conversion wrote.
-
-    Attributes:
-        data: The `data.yaml`.
-        images: Number by split.
-        boxes: Number by split.
-        left_out: Boxes of the source that are no objects to find (ignored regions, other classes).
-    """
-
-    data: Path
-    images: Mapping[str, int]
-    boxes: Mapping[str, int]
-    left_out: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +69,7 @@ def convert(name: str, source: Path, out: Path) -> Converted:
         ResourceError: No space or no permission.
     """
     layout = LAYOUTS[name]
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RecipeError(f"{out}: is there already", hint="Choose a new folder or remove this one.")
+    refuse_taken(out)
     found = {k: source / v for k, v in layout.splits.items() if (source / v).is_dir()}
     for needed in ("train", "val"):
         if needed not in found:

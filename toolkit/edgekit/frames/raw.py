@@ -38,7 +38,7 @@ def read_signal(path: Path) -> NDArray[Any]:
         raise RecipeError(f"{path}: no such file", hint="Check the path.")
     try:
         found = _read(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise RecipeError(f"{path}: cannot be read ({error})", hint="Replace or remove the file.") from error
     if found is None:
         raise RecipeError(f"{path}: cannot be decoded", hint="Replace or remove the file.")

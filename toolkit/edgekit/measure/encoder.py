@@ -60,7 +60,7 @@ def encoder_times(coding: Coding, frames: Sequence[NDArray[Any]]) -> dict[str, A
         return found
     with tempfile.TemporaryDirectory() as folder:
         encode = compiled(codec.files(coding.settings)["device/encoder.h"], Path(folder), compiler)
-        kind = c_type(table.sensor.signed, table.sensor.bits)
+        kind = c_type(signed=table.sensor.signed, bits=table.sensor.bits)
         given = [np.ascontiguousarray(p, kind) for p in planes]
         out = np.zeros(codec.shape(coding.settings), np.uint8)
         for one, plane in zip(given, planes, strict=True):
@@ -76,7 +76,7 @@ def encoder_times(coding: Coding, frames: Sequence[NDArray[Any]]) -> dict[str, A
     return found
 
 
-def c_type(signed: bool, bits: int) -> type[np.integer[Any]]:  # noqa: FBT001 - the two facts of a sensor's type
+def c_type(*, signed: bool, bits: int) -> type[np.integer[Any]]:
     """Return the type in which the C header takes values."""
     if bits <= 8:
         return np.int8 if signed else np.uint8

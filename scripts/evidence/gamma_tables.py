@@ -1,0 +1,117 @@
+"""Make the tables and plots of the γ-Quant comparison from its JSON files; `tables.py` writes them into the guide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from edgekit.reports.svg import Line, lines
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KEPT = ROOT / "docs" / "evidence" / "gamma"
+_NAMES = {
+    "none": "unquantised", "linear": "linear", "log": "log", "mu-law": "μ-law", "gamma": "learned γ and gain",
+    "gamma-paper": "learned γ alone",
+}  # fmt: skip
+# A page's style sheet does not reach into a picture.
+_STYLE = (
+    "<style>svg{background:#fff}text{font:11px system-ui,sans-serif;fill:#5b6577}.axis{stroke:#5b6577}.grid{stroke:#d9dee7}"
+    "polyline,line{fill:none;stroke-width:1.6}.line{stroke:#1f6fd6}.second{stroke:#b3261e}.third{stroke:#137a4b}"
+    ".fourth{stroke:#8a5a00}</style>"
+)
+_TONES = ("line", "second", "third", "fourth")
+
+
+def runs(task: str) -> list[dict[str, Any]]:
+    """Return every run of a task."""
+    return [json.loads(p.read_text()) for p in sorted(KEPT.glob(f"{task}-*.json"))]
+
+
+def _arm(run: dict[str, Any]) -> tuple[str, int]:
+    curve = "gamma-paper" if run["mode"] == "paper" and run["curve"] == "gamma" else run["curve"]
+    return curve, int(run["bits"])
+
+
+def arms(task: str) -> dict[tuple[str, int], list[float]]:
+    """Return the metric of every seed by curve and bits."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for run in runs(task):
+        found.setdefault(_arm(run), []).append(float(run["value"]))
+    return found
+
+
+def cell(values: Sequence[float] | None) -> str:
+    """Return the mean of the seeds in percent, with half of their span."""
+    if not values:
+        return "-"
+    spread = f" ± {50 * (max(values) - min(values)):.1f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.1f}{spread}"
+
+
+def grid(task: str) -> str:
+    """Return a table: curves down, bits across."""
+    found = arms(task)
+    if not found:
+        return "Not run yet."
+    widths = sorted({b for _, b in found}, reverse=True)
+    curves = [c for c in _NAMES if any(k == c for k, _ in found)]
+    rows = [f"| curve | {' | '.join(f'{b} bits' for b in widths)} |", f"|{'---|' * (len(widths) + 1)}"]
+    rows += [f"| {_NAMES[c]} | {' | '.join(cell(found.get((c, b))) for b in widths)} |" for c in curves]
+    return "\n".join([*rows, "", _about(task), *_targets(task, found)])
+
+
+def _about(task: str) -> str:
+    some = runs(task)
+    one = some[0]
+    seeds = sorted({r["seed"] for r in some})
+    dates = sorted({r["date"] for r in some})
+    minutes = mean(r["cpu_seconds"] for r in some) / 60
+    facts = one["machine"]
+    isa = " ".join(f for f in facts["isa"] if f.startswith(("avx512_", "avx_vnni", "amx", "asimddp")))
+    return (
+        f"{one['metric']} in percent, mean of seeds {', '.join(map(str, seeds))} with half of their span; {one['images']} "
+        f"training samples, {one['settings']['epochs']} epochs, {minutes:.1f} CPU minutes a run, {one['scores']['images']} validation samples. "
+        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {facts['cpu']}, {facts['cores_physical']} cores ({isa}) by "
+        f"`scripts/evidence/gamma.py {task}`."
+    )
+
+
+def _targets(task: str, found: dict[tuple[str, int], list[float]]) -> list[str]:
+    """Return what the comparison comes to, in words."""
+    whole = {k: mean(v) for k, v in found.items() if k[1] == 12}
+    learned, linear = found.get(("gamma", 4)), found.get(("linear", 4))
+    if not whole or not learned or not linear:
+        return []
+    best = max(whole, key=lambda k: whole[k])
+    return [
+        "",
+        f"Four learned bits against the best 12-bit input ({_NAMES[best[0]]}): {100 * (mean(learned) - whole[best]):+.1f} points; "
+        f"against four linear bits: {100 * (mean(learned) - mean(linear)):+.1f} points.",
+    ]
+
+
+def plot(task: str) -> str:
+    """Return the metric over bits as a picture of its own, one line a curve."""
+    found = arms(task)
+    drawn = []
+    for curve in ("gamma", "log", "linear", "gamma-paper", "mu-law"):
+        points = sorted((float(b), 100 * mean(v)) for (c, b), v in found.items() if c == curve and b <= 8)
+        if points and len(drawn) < len(_TONES):
+            drawn.append(Line(name=_NAMES[curve], points=points, tone=_TONES[len(drawn)]))
+    if not drawn:
+        return ""
+    metric = {"map50": "AP50", "top1": "accuracy", "macro_f1": "macro F1"}[runs(task)[0]["metric"]]
+    svg = lines(drawn, x_label="bits a value", y_label="%", title=f"{metric} over bits")
+    return (
+        svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("><", f">{_STYLE}<", 1)
+        + "\n"
+    )
+
+
+def pictures() -> dict[Path, str]:
+    """Return every plot by the file it belongs in."""
+    made = {KEPT / f"{task}.svg": plot(task) for task in ("detect", "digits", "wear")}
+    return {path: text for path, text in made.items() if text}
