@@ -69,12 +69,10 @@ def _about(task: str) -> str:
     seeds = sorted({r["seed"] for r in some})
     dates = sorted({r["date"] for r in some})
     minutes = mean(r["cpu_seconds"] for r in some) / 60
-    facts = one["machine"]
-    isa = " ".join(f for f in facts["isa"] if f.startswith(("avx512_", "avx_vnni", "amx", "asimddp")))
     return (
         f"{one['metric']} in percent, mean of seeds {', '.join(map(str, seeds))} with half of their span; {one['images']} "
         f"training samples, {one['settings']['epochs']} epochs, {minutes:.1f} CPU minutes a run, {one['scores']['images']} validation samples. "
-        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {facts['cpu']}, {facts['cores_physical']} cores ({isa}) by "
+        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {_machine(one['machine'])} by "
         f"`scripts/evidence/gamma.py {task}`."
     )
 
@@ -91,6 +89,84 @@ def _targets(task: str, found: dict[tuple[str, int], list[float]]) -> list[str]:
         f"Four learned bits against the best 12-bit input ({_NAMES[best[0]]}): {100 * (mean(learned) - whole[best]):+.1f} points; "
         f"against four linear bits: {100 * (mean(learned) - mean(linear)):+.1f} points.",
     ]
+
+
+def _machine(facts: dict[str, Any]) -> str:
+    isa = " ".join(f for f in facts["isa"] if f.startswith(("avx512_", "avx_vnni", "amx", "asimddp")))
+    return f"{facts['cpu']}, {facts['cores_physical']} cores ({isa})"
+
+
+def _last(name: str) -> dict[str, Any] | None:
+    found = sorted((ROOT / "docs" / "evidence").glob(f"{name}-*.json"))
+    return json.loads(found[-1].read_text()) if found else None
+
+
+def front() -> str:
+    """Return what codes cost a detector, and how fast they are made."""
+    data = _last("sensor_front")
+    if data is None:
+        return "Not run yet."
+    rows = [
+        "| engine | bits | values as floats | packed codes | front, share of the profile |",
+        "|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {r['backend']} | {r['bits']} | {r['floats_ms']:.1f} ms | {r['codes_ms']:.1f} ms ({r['times_as_long']:.2f} times) "
+        f"| {r['front_share']:.1%} |"
+        for r in data["rows"]
+    ]
+    rows += [
+        "",
+        "| encoder, one frame of 640 x 640 values, one core | C header, table | C header, thresholds | numpy |",
+    ]
+    rows += ["|---|---|---|---|"]
+    rows += [
+        f"| {e['bits']} bits | {e['c_ms']:.2f} ms, {e['c_mb_s']:.0f} MB/s | {e['thresholds_ms']:.2f} ms | {e['numpy_ms']:.2f} ms |"
+        for e in data["encoders"]
+    ]
+    words = f"Medians of {data['runs']} runs or more, one process a contender, alternating, {data['date']} on {_machine(data['machine'])}"
+    return "\n".join([*rows, "", f"{words}: `scripts/bench/sensor_front.py`."])
+
+
+def with_int8() -> str:
+    """Return what int8 weights and 4-bit input come to together."""
+    data = _last("gamma_int8")
+    if data is None:
+        return "int8 weights together with 4-bit input: not run yet."
+    low, high = data["interval"]
+    return (
+        f"int8 weights together with 4-bit input (`gamma-quant-raw-detect`, {data['variant']}): {data['metric']} {data['int8']:.4f} against "
+        f"{data['float32']:.4f} in float32, both behind 4 bits; drop {data['drop']:+.4f} (95 % interval {low:+.4f} to {high:+.4f}, "
+        f"{data['images']} images), {data['int8_ms']:.1f} ms against {data['float32_ms']:.1f} ms, {data['bytes_per_frame']:,} bytes a frame instead of "
+        f"{data['sensor_bytes_per_frame']:,}. Measured {data['date']} on {_machine(data['machine'])}: `scripts/evidence/gamma_int8.py`."
+    )
+
+
+def short() -> str:
+    """Return the comparison in a few words, for the first page."""
+    rows = [
+        "| task | best 12-bit input | linear, 4 bits | learned, 4 bits | learned, 2 bits |",
+        "|---|---|---|---|---|",
+    ]
+    names = {
+        "detect": "small objects in dark raw frames, AP50",
+        "digits": "digits in the dark, accuracy",
+        "wear": "motion at the wrist, macro F1",
+    }
+    for task, name in names.items():
+        found = arms(task)
+        whole = [v for k, v in found.items() if k[1] == 12]
+        best = max(whole, key=mean) if whole else None
+        rows.append(
+            f"| {name} | {cell(best)} | {cell(found.get(('linear', 4)))} | {cell(found.get(('gamma', 4)))} | {cell(found.get(('gamma', 2)))} |"
+        )
+    return "\n".join(
+        [
+            *rows,
+            "",
+            "Percent, means of seeds with half of their span; machines, arms and budgets: [few bits from the sensor](docs/gamma-quant.md).",
+        ]
+    )
 
 
 def plot(task: str) -> str:

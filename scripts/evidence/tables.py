@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_tables
+import gamma_tables
 
 from edgekit.predict.latency import judge
 
@@ -335,6 +336,12 @@ TABLES = {
     "dialects": (("docs/jetson.md",), dialects),
     "sparsity": (("docs/jetson.md",), sparsity),
     "boards-of-tensorrt": (("docs/jetson.md",), boards_of_tensorrt),
+    "gamma-detect": (("docs/gamma-quant.md",), lambda: gamma_tables.grid("detect")),
+    "gamma-digits": (("docs/gamma-quant.md",), lambda: gamma_tables.grid("digits")),
+    "gamma-wear": (("docs/gamma-quant.md",), lambda: gamma_tables.grid("wear")),
+    "sensor-front": (("docs/gamma-quant.md",), gamma_tables.front),
+    "gamma-int8": (("docs/gamma-quant.md",), gamma_tables.with_int8),
+    "gamma": (("README.md",), gamma_tables.short),
 }
 
 
@@ -359,6 +366,13 @@ def main() -> int:
                 stale += 1
             elif new != old:
                 path.write_text(new)
+    for path, text in gamma_tables.pictures().items():
+        same = path.exists() and path.read_text() == text
+        if "--check" in sys.argv and not same:
+            print(f"{path.relative_to(ROOT)}: the picture is stale, run scripts/evidence/tables.py")
+            stale += 1
+        elif not same:
+            path.write_text(text)
     return stale
 
 
