@@ -20,9 +20,10 @@ _NAMES = {
 _STYLE = (
     "<style>svg{background:#fff}text{font:11px system-ui,sans-serif;fill:#5b6577}.axis{stroke:#5b6577}.grid{stroke:#d9dee7}"
     "polyline,line{fill:none;stroke-width:1.6}.line{stroke:#1f6fd6}.second{stroke:#b3261e}.third{stroke:#137a4b}"
-    ".fourth{stroke:#8a5a00}</style>"
+    ".fourth{stroke:#8a5a00}"
+    ".fifth{stroke:#7b3fb5}.whole{stroke:#5b6577;stroke-dasharray:5 3}circle{fill:#fff;stroke-width:1.6}</style>"
 )
-_TONES = ("line", "second", "third", "fourth")
+_TONES = ("line", "second", "third", "fourth", "fifth")
 
 
 def runs(task: str) -> list[dict[str, Any]]:
@@ -175,10 +176,18 @@ def plot(task: str) -> str:
     drawn = []
     for curve in ("gamma", "log", "linear", "gamma-paper", "mu-law"):
         points = sorted((float(b), 100 * mean(v)) for (c, b), v in found.items() if c == curve and b <= 8)
-        if points and len(drawn) < len(_TONES):
+        if points:
             drawn.append(Line(name=_NAMES[curve], points=points, tone=_TONES[len(drawn)]))
-    if not drawn:
+    whole = {k: 100 * mean(v) for k, v in found.items() if k[1] == 12}
+    if not drawn or not whole:
         return ""
+    best = max(whole, key=lambda k: whole[k])
+    low, high = (f(p[0] for one in drawn for p in one.points) for f in (min, max))
+    drawn.append(
+        Line(
+            name=f"12 bits, {_NAMES[best[0]]}", points=[(low, whole[best]), (high, whole[best])], tone="whole"
+        )
+    )
     metric = {"map50": "AP50", "top1": "accuracy", "macro_f1": "macro F1"}[runs(task)[0]["metric"]]
     svg = lines(drawn, x_label="bits a value", y_label="%", title=f"{metric} over bits")
     return (

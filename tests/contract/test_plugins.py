@@ -12,6 +12,9 @@ import pytest
 
 from edgekit.calibration.layers import choices
 from edgekit.calibration.ranges import observe
+from edgekit.codecs.curves import thresholds_of
+from edgekit.codecs.sensor import Sensor
+from edgekit.codecs.sensor_table import Table
 from edgekit.core.digest import digest_file
 from edgekit.core.errors import MissingError
 from edgekit.core.plugins import family
@@ -27,6 +30,21 @@ from edgekit.passes.protocol import Context
 pytestmark = pytest.mark.light
 
 ORIN = target_for(profile_of("jetson-agx-orin"))
+
+
+# What a pass finds that was learned with weights: a curve of 4 bits over a Bayer mosaic.
+_SENSOR = Sensor(bits=12, mosaic="RGGB")
+_LEVELS = tuple(thresholds_of(np.floor(np.linspace(0, 1, 4096) ** 0.4 * 15).astype(int), _SENSOR, 4))
+CODING = Table(
+    sensor=_SENSOR,
+    bits=4,
+    height=64,
+    width=64,
+    thresholds=(_LEVELS,) * 4,
+    scale=1 / 15,
+    offset=0.0,
+    curve="gamma",
+).settings()
 
 
 def network_of(path: Path) -> Network:
@@ -105,13 +123,39 @@ def test_a_pass_keeps_inputs_and_outputs_and_says_truly_whether_it_changed_anyth
     network = network_of(detector)
     out = tmp_path / "out"
     out.mkdir()
-    change = one.run(network, one.settings(), Context(out=out, samples=lambda: iter(inputs()), digest="test"))
+    context = Context(out=out, samples=lambda: iter(inputs()), digest="test", coding=CODING)
+    change = one.run(network, one.settings(), context)
     model = read_onnx(change.network.main.path)
-    assert inputs_of(model) == network.contract.inputs
+    if one.recodes:
+        coding = change.network.contract.frames.coding
+        assert inputs_of(model)[0].shape == family("codecs")[coding.codec].shape(coding.settings)
+        assert inputs_of(model) == change.network.contract.inputs
+    else:
+        assert inputs_of(model) == change.network.contract.inputs == network.contract.inputs
     assert [o.name for o in outputs_of(model)] == [o.name for o in network.contract.outputs]
     touched = change.plan is not None or change.network.main.sha256 != network.main.sha256
     assert change.changed == touched
     assert digest_file(change.network.main.path) == change.network.main.sha256
+
+
+@pytest.mark.parametrize("name", sorted(family("codecs")))
+def test_a_codec_decodes_what_it_encodes_and_says_how_much_it_sends(name: str):
+    codec = family("codecs")[name]
+    codec.check(CODING)
+    signal = np.random.default_rng(0).integers(0, 4096, (4, 64, 64)).astype(np.uint16)
+    data = codec.encode(signal, CODING)
+    assert (data.dtype, data.shape) == (np.uint8, codec.shape(CODING))
+    sent, whole = codec.sizes(CODING)
+    assert data.nbytes == sent < whole
+    values = codec.decode(data, CODING)
+    assert values.dtype == np.float32
+    # More light never gives less.
+    brighter = codec.decode(codec.encode(np.minimum(signal + 300, 4095).astype(np.uint16), CODING), CODING)
+    assert (brighter >= values).all()
+    files = codec.files(CODING)
+    assert files
+    assert {p.partition("/")[0] for p in files} == {"device", "server"}
+    assert all(isinstance(v, bytes) and v for v in files.values())
 
 
 @pytest.mark.parametrize("name", sorted(family("passes")))

@@ -19,6 +19,7 @@ from edgekit.graph.strong import strongly_typed
 from edgekit.lowering.protocol import Lowering, Options
 from edgekit.lowering.trt_dialects import Written, write
 from edgekit.lowering.trt_lint import ERROR, lint
+from edgekit.lowering.trt_rewrites import own_inputs
 
 SCHEMA = "edgekit/build/v1"
 MODEL, TWIN, BUILD = "model.onnx", "fp16.onnx", "build.json"
@@ -106,7 +107,7 @@ def stand_in(network: Network, plan: QuantPlan | None, options: Options, out: Pa
     else:
         one = write(model, plan, options.precision, options.target)
         judged = one.judged or one.model
-    save_onnx(judged, out / MODEL)
+    save_onnx(own_inputs(judged, network.contract.inputs), out / MODEL)
     return Artifact(
         backend="onnxruntime", precision=options.precision, main=out / MODEL, contract=network.contract,
         options={"qdq_as_written": options.precision == "int8"},

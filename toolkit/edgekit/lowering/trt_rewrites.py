@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from edgekit.core.lazy import need
+from edgekit.core.records import TensorSpec
 from edgekit.graph.walk import in_order
 
 _UINT8, _INT32, _INT64 = 2, 6, 7
@@ -68,6 +70,20 @@ def int32_inputs(model: Any) -> Any:
     for value in done.graph.input:
         if value.type.tensor_type.elem_type == _UINT8:
             value.type.tensor_type.elem_type = _INT32
+    return done
+
+
+def own_inputs(model: Any, specs: Sequence[TensorSpec]) -> Any:
+    """Return a copy that takes its inputs in a network's own types again, which `int32_inputs` had widened."""
+    onnx = need("onnx", extra="host")
+    kinds = {s.name: onnx.helper.np_dtype_to_tensor_dtype(np.dtype(s.dtype)) for s in specs}
+    if all(v.type.tensor_type.elem_type == kinds[v.name] for v in model.graph.input if v.name in kinds):
+        return model
+    done = onnx.ModelProto()
+    done.CopyFrom(model)
+    for value in done.graph.input:
+        if value.name in kinds:
+            value.type.tensor_type.elem_type = kinds[value.name]
     return done
 
 

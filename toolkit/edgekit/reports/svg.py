@@ -9,6 +9,7 @@ from html import escape
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 560, 240, 56, 40, 22
 _RIGHT = 44
+_FEW = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,16 +141,23 @@ def lines(drawn: Sequence[Line], *, x_label: str, y_label: str, title: str) -> s
         parts.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - 10}" y2="{y:.1f}"/>')
         parts.append(f'<text text-anchor="end" x="{_LEFT - 6}" y="{y + 4:.1f}">{value:g}</text>')
     parts.append(f'<text text-anchor="end" x="{_LEFT - 6}" y="13">{escape(y_label)}</text>')
-    for k, one in enumerate(drawn):
-        spots = " ".join(
-            f"{_LEFT + (_WIDTH - _LEFT - 10) * (x - low) / max(high - low, 1e-9):.1f},"
-            f"{_HEIGHT - _BOTTOM - tall * (y - floor) / (top - floor):.1f}"
+    at = _LEFT + 8
+    for one in drawn:
+        spots = [
+            (
+                _LEFT + (_WIDTH - _LEFT - 10) * (x - low) / max(high - low, 1e-9),
+                _HEIGHT - _BOTTOM - tall * (y - floor) / (top - floor),
+            )
             for x, y in one.points
-        )
-        parts.append(f'<polyline class="{one.tone}" points="{spots}"/>')
-        x = _LEFT + 8 + 120 * k
-        parts.append(f'<line class="{one.tone}" x1="{x}" y1="9" x2="{x + 16}" y2="9"/>')
-        parts.append(f'<text x="{x + 21}" y="13">{escape(one.name)}</text>')
+        ]
+        joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+        parts.append(f'<polyline class="{one.tone}" points="{joined}"/>')
+        # A few measured points are shown as such; one alone would be no line at all.
+        if len(spots) <= _FEW:
+            parts += [f'<circle class="{one.tone}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in spots]
+        parts.append(f'<line class="{one.tone}" x1="{at}" y1="9" x2="{at + 16}" y2="9"/>')
+        parts.append(f'<text x="{at + 21}" y="13">{escape(one.name)}</text>')
+        at += 38 + 6 * len(one.name)
     return _svg(parts, title)
 
 
