@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,11 +15,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.bundle.manifest import manifest_data, parse_manifest
 from edgekit.codecs.curves import thresholds_of, value_scale
 from edgekit.codecs.packing import packed_width
 from edgekit.codecs.sensor import Sensor
 from edgekit.codecs.sensor_table import PLUGIN, Table
-from edgekit.core.errors import RecipeError
+from edgekit.core.errors import RecipeError, VerificationError
 from edgekit.core.plugins import family
 from edgekit.core.records import Coding, Contract, Frames, Graph, Network
 from edgekit.frames.prepare import prepare
@@ -306,3 +308,20 @@ def test_front_nodes_are_known_by_name(tmp_path: Path):
     names = [n.name for n in model.graph.node]
     assert names[-1] == "first"
     assert all(n.startswith(FRONT) for n in names[:-1])
+
+
+@pytest.mark.parametrize("fault", ["thresholds", "codec", "sensor"])
+def test_a_manifest_with_a_damaged_codec_is_refused(fault: str):
+    table = TABLES["bayer-4"]
+    contract = Contract(inputs=(), outputs=(), frames=frames_of(table))
+    data = manifest_data(name="x", contract=contract, variants=(), files={}, order=(), facts={})
+    parse_manifest(json.dumps(data).encode(), where="x")
+    coding = data["contract"]["frames"]["coding"]
+    if fault == "thresholds":
+        coding["settings"]["thresholds"][2][5] += 1
+    elif fault == "codec":
+        coding["codec"] = "sensor-tabel"
+    else:
+        coding["settings"]["sensor"]["mosaic"] = "RGBW"
+    with pytest.raises(VerificationError):
+        parse_manifest(json.dumps(data).encode(), where="x")

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgekit.core.digest import plain
-from edgekit.core.errors import VerificationError
+from edgekit.core.errors import RecipeError, VerificationError
+from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, Contract
 from edgekit.core.wire import contract_from
 
@@ -108,10 +109,22 @@ def parse_manifest(raw: bytes, *, where: str) -> Manifest:
         raise VerificationError(
             f"{where}: {MANIFEST} is damaged ({error})", hint="Fetch the bundle again."
         ) from error
+    _refuse_codec(found.contract, where)
     for path in (*found.files, *(v.main for v in found.variants)):
         if not inside(path):
             raise VerificationError(f"{where}: {path!r} points outside the bundle", hint="Do not use it.")
     return found
+
+
+def _refuse_codec(contract: Contract, where: str) -> None:
+    """Refuse a codec that this edgekit does not have, or whose settings contradict themselves."""
+    coding = contract.frames.coding if contract.frames else None
+    if coding is None:
+        return
+    try:
+        pick("codecs", coding.codec, what="codec").check(coding.settings)
+    except RecipeError as error:
+        raise VerificationError(f"{where}: {error.message}", hint="Fetch the bundle again.") from error
 
 
 def inside(path: str) -> bool:
