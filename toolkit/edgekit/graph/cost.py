@@ -9,8 +9,19 @@ from typing import Any
 from edgekit.core.lazy import need
 
 _WEIGHTED = frozenset(
-    {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization", "PRelu"}
+    {
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+        "BatchNormalization",
+        "LayerNormalization",
+        "PRelu",
+        "LSTM",
+        "GRU",
+    }
 )
+_COUNTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +30,7 @@ class Cost:
 
     Attributes:
         params: Elements of float weights and biases; constants of decoding are none.
-        gflops: 2 x multiply-adds of convolutions and matrix products, in 1e9, as ultralytics counts.
+        gflops: 2 x multiply-adds of convolutions, recurrent layers and matrix products, in 1e9, as ultralytics counts.
         activations: Elements that convolutions and matrix products write.
     """
 
@@ -39,11 +50,15 @@ def cost_of(model: Any) -> Cost:
     params = sum(math.prod(i.dims) for i in stored)
     macs, written = 0, 0
     for node in model.graph.node:
-        if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
+        if node.op_type not in _COUNTED:
             continue
         out = shapes.get(node.output[0], ())
         weight = shapes.get(node.input[1], ())
         written += math.prod(out)
+        if node.op_type in {"LSTM", "GRU"}:
+            steps, batch = shapes.get(node.input[0], (0, 0))[:2]
+            macs += steps * batch * sum(math.prod(shapes.get(i, (0,))) for i in node.input[1:3])
+            continue
         macs += _macs(node.op_type, out, weight, shapes.get(node.input[0], ()))
     return Cost(params=params, gflops=2 * macs / 1e9, activations=written)
 

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgekit.core.errors import RecipeError
+from edgekit.export.torch_onnx import to_onnx
 from edgekit.graph.cost import cost_of
 from edgekit.graph.half import restore_half
 from edgekit.graph.onnx_file import inputs_of, read_onnx
-from edgekit.graph.static import fix_shapes
+from edgekit.graph.static import fix_shapes, slim
 from edgekit.models.architectures import architectures, is_ours, own_options
 from edgekit.models.find import families, find_by_name, find_by_path, shipped_models
+from edgekit.models.records import Source
+from edgekit.models.small import SMALL
 from edgekit.models.weights import read_header
 
+# Where nobody says how many classes.
+_CLASSES = 6
 _HOW = "GFLOPs are 2 x multiply-adds of convolutions and matrix products; parameters are elements of weights"
 
 
 def listed() -> list[dict[str, str]]:
     """Return name, kind and needs of every model of the catalogue."""
     ours = [{"name": n, "what": _trained(p), "needs": "edgekit[host]"} for n, p in shipped_models().items()]
-    return ours + [
+    small = [
+        {"name": n, "what": f"classifier, {x.what}", "needs": "edgekit[train]"} for n, x in SMALL.items()
+    ]
+    return [*ours, *small] + [
         {
             "name": n,
             "what": ("light detector" if n in architectures() else "ultralytics' architecture") + _options(n),
@@ -39,6 +48,21 @@ def _options(name: str) -> str:
     if not is_ours(name):
         return ""
     return f" (options: {', '.join(own_options(name))})"
+
+
+def _counted_small(source: Source) -> dict[str, Any]:
+    """Return what a small classifier takes on signals of its usual shape."""
+    from edgekit.models.torch_models import build
+
+    shape, nc = SMALL[source.what].usual, int(source.settings["nc"]) or _CLASSES
+    settings = {**source.settings, "shape": list(shape), "nc": nc}
+    module = build(replace(source, settings=settings)).module
+    cost = cost_of(slim(to_onnx(module, (1, *shape), opset=17, input_name="signal"), where=source.what))
+    return {
+        "name": source.what, "signal": list(shape), "nc": nc,
+        "params_fused": cost.params, "gflops_fused": round(cost.gflops, 5),
+        "counted": f"{_HOW}, of the exported graph",
+    }  # fmt: skip
 
 
 def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
@@ -62,6 +86,8 @@ def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
             "name": name, "imgsz": imgsz if free else inputs_of(graph)[0].shape[-1], "params_fused": cost.params, "gflops_fused": round(cost.gflops, 3),
             "counted": f"{_HOW}; an ONNX graph is counted as it is, normally fused",
         }  # fmt: skip
+    if source.kind == "small":
+        return _counted_small(source)
     # torch takes a second to load; an ONNX file never needs it.
     from edgekit.models.torch_models import counts
 

@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-# Name, the class in `small_nets`, and one line for a person.
+
+@dataclass(frozen=True, kw_only=True)
+class SmallNet:
+    """One of the small classifiers.
+
+    Attributes:
+        kind: Its class in `small_nets`.
+        what: One line for a person.
+        usual: Shape of the signals it is counted on.
+    """
+
+    kind: str
+    what: str
+    usual: tuple[int, ...]
+
+
 SMALL = {
-    "digits-cnn": ("DigitsCnn", "two convolutions for 8 x 8 images"),
-    "tinyhar": (
-        "TinyHar",
-        "convolutions, attention between axes and an LSTM for motion (TinyHAR, ISWC 2022)",
+    "digits-cnn": SmallNet(kind="DigitsCnn", what="two convolutions for 8 x 8 images", usual=(1, 8, 8)),
+    "tinyhar": SmallNet(
+        kind="TinyHar",
+        what="motion: convolutions, attention between axes, an LSTM (TinyHAR, ISWC 2022)",
+        usual=(3, 128),
     ),
-    "deepconvlstm": ("DeepConvLstm", "four convolutions and an LSTM for motion (DeepConvLSTM, Sensors 2016)"),
+    "deepconvlstm": SmallNet(
+        kind="DeepConvLstm",
+        what="motion: four convolutions and an LSTM (DeepConvLSTM, Sensors 2016)",
+        usual=(3, 128),
+    ),
 }
 
 
@@ -26,4 +47,4 @@ def build_small(name: str, *, shape: Sequence[int], nc: int) -> Any:
         nc: Number of classes.
     """
     nets = importlib.import_module("edgekit.models.small_nets")
-    return getattr(nets, SMALL[name][0])(tuple(shape), nc)
+    return getattr(nets, SMALL[name].kind)(tuple(shape), nc)
