@@ -126,5 +126,7 @@ def on_openvino(name: str, folder: Path) -> Path:
     """Write a shipped recipe that tries OpenVINO alone on this machine."""
     text = (ROOT / "recipes" / f"{name}.yaml").read_text()
     path = folder / f"{name}.yaml"
+    # Fewer images than the recipe's: what is shown here does not hang on the last thousandth.
+    text = text.replace("  samples: 256\n", "  samples: 128\n  limit: 120\n", 1)
     path.write_text(text.replace("\ndevices:", "\ndevices:\n  local: {backend: openvino}\n#", 1))
     return path

@@ -2,6 +2,7 @@
 
     python scripts/bench/sensor_front.py             # about five minutes on two cores
     python scripts/bench/sensor_front.py --runs 16   # a first look; nothing is kept
+    python scripts/bench/sensor_front.py --slice     # one engine, 4 bits, some runs; nothing is kept
 
 The contenders of one engine run in processes of their own, alternating in one contest. Beside it the encoder: the C
 header by its table and by its thresholds, and numpy, on a frame of 640 x 640 values, one core.
@@ -90,11 +91,13 @@ def artifact_of(backend: str, bits: int, folder: Path, threads: int) -> Artifact
     return made
 
 
-def fronts(folder: Path, runs: int, threads: int) -> list[dict[str, Any]]:
+def fronts(
+    folder: Path, runs: int, threads: int, backends: tuple[str, ...], widths: tuple[int, ...]
+) -> list[dict[str, Any]]:
     """Return a row for each engine and number of bits."""
     rows = []
-    for backend in ("onnxruntime", "openvino"):
-        entrants = {str(b): artifact_of(backend, b, folder, threads) for b in (4, 2, 8, 3, 12)}
+    for backend in backends:
+        entrants = {str(b): artifact_of(backend, b, folder, threads) for b in widths}
         for bits, entrant in entrants.items():
             floats = artifact_of(backend, 0, folder / f"pair{bits}", threads)
             made = contest(
@@ -120,13 +123,13 @@ def fronts(folder: Path, runs: int, threads: int) -> list[dict[str, Any]]:
     return rows
 
 
-def encoders(folder: Path) -> list[dict[str, Any]]:
+def encoders(folder: Path, widths: tuple[int, ...]) -> list[dict[str, Any]]:
     """Return how fast a frame is encoded, by way and bits."""
     from edgekit.data.uav_dark import draw_scene
 
     raws = [draw_scene(seed=9, split="val", index=k, size=2 * SIDE).image for k in range(4)]
     rows = []
-    for bits in (4, 2, 8, 3):
+    for bits in widths:
         table = table_of_bits(bits)
         coding = Coding(codec="sensor-table", settings=table.settings())
         found = encoder_times(coding, raws)
@@ -158,11 +161,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=192)
+    parser.add_argument("--slice", action="store_true")
     args = parser.parse_args()
     facts = passport()
     with tempfile.TemporaryDirectory() as folder:
-        rows = fronts(Path(folder), args.runs, int(facts["cores_physical"]))
-        coded = encoders(Path(folder))
+        place, threads = Path(folder), int(facts["cores_physical"])
+        if args.slice:
+            fronts(place, 8, threads, ("onnxruntime",), (4,))
+            encoders(place, (4,))
+            return
+        rows = fronts(place, args.runs, threads, ("onnxruntime", "openvino"), (4, 2, 8, 3, 12))
+        coded = encoders(place, (4, 2, 8, 3))
     if args.runs < _KEPT_FROM:
         return
     date = dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d")

@@ -48,6 +48,18 @@ def test_the_bench_against_ultralytics_runs(tmp_path: Path):
     assert set(found["map50"]) == {"edgekit", "yolo export onnx", "yolo export openvino int8"}
 
 
+def test_the_comparison_of_curves_can_be_trained_and_judged_again():
+    said = run_script(ROOT / "scripts/evidence/gamma.py", "detect", "digits", "--slice")
+    assert said.count("'curve': {'gamma'") == 2, said
+    assert said.count("'curve': {}") == 2, said
+
+
+def test_the_bench_of_packed_codes_runs():
+    said = run_script(ROOT / "scripts/bench/sensor_front.py", "--slice")
+    assert "encoder 4 bits" in said
+    assert "onnxruntime   4 bits" in said
+
+
 def test_the_evidence_of_sparsity_can_be_gathered_again():
     assert json.loads(run_script(ROOT / "scripts/evidence/sparsity.py", "--slice")) == {"layers": 3}
 

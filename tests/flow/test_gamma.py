@@ -228,3 +228,14 @@ def test_what_cannot_be_is_refused_in_words(
     assert word in ran.err
     assert "Traceback" not in ran.err
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").rglob("manifest.json"))
+
+
+def test_a_recipe_that_contradicts_itself_is_refused_before_any_work(digits: Path, tmp_path: Path):
+    recipe = recipe_of(tmp_path, "gamma-quant-digits", digits, {"bits": 4}, preprocess={"resize": "stretch"})
+    told = json.loads(recipe.read_text())
+    told["passes"] = [*told["passes"][1:], told["passes"][0]]
+    recipe.write_text(json.dumps(told))
+    ran = run_edgekit("compile", recipe, "--device", "local", "-o", tmp_path / "out", "--dry-run")
+    assert ran.code == 2
+    assert "preprocess: says nothing behind gamma-quant" in ran.err
+    assert "Put it before quantize-int8" in ran.err

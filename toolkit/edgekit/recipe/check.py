@@ -28,6 +28,8 @@ from edgekit.training.settings import LIMITS, TrainPart
 
 DEVICE_WORDS = ("precision", "backend")
 Part = TypeVar("Part")
+# Passes that see the whole graph with its inputs: what goes in must be decided before them.
+_AFTER_CODES = frozenset({"quantize-int8", "to-fp16", "sparsify-2-4"})
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -109,6 +111,7 @@ def check_recipe(text: str, *, path: Path, folder: Path) -> Checked:
     _train(form)
     part = _sound(form, "preprocess", PreprocessPart) if form.value.get("preprocess") else None
     frames = _frames(form, part) if part else {}
+    _coded(form, steps)
     form.refuse()
     assert recipe
     name = recipe.name or path.stem
@@ -150,6 +153,19 @@ def _steps(form: Form) -> tuple[Step, ...]:
     for name in {n for n in names if names.count(n) > 1}:
         form.fault(("passes",), f"{name} stands there twice")
     return tuple(found)
+
+
+def _coded(form: Form, steps: tuple[Step, ...]) -> None:
+    """Note what does not go with a pass that lets the model take a sensor's codes."""
+    passes, names = family("passes"), [s.name for s in steps]
+    for name in (n for n in names if passes[n].recodes):
+        if form.value.get("preprocess"):
+            form.fault(
+                ("preprocess",), f"says nothing behind {name}: the sensor's codes are the input. Leave it out"
+            )
+        for later in names[: names.index(name)]:
+            if later in _AFTER_CODES:
+                form.fault(("passes",), f"{name} changes what goes in. Put it before {later}")
 
 
 def _gates(form: Form, given: Any, at: tuple[str | int, ...], extra: tuple[str, ...] = ()) -> None:
