@@ -26,6 +26,8 @@ def main() -> None:
             str(ROOT / "recipes" / "gamma-quant-raw-detect.yaml"),
             "--device",
             "x86-cpu",
+            "--precision",
+            "int8",
             "-o",
             folder,
             "--json",

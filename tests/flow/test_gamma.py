@@ -190,6 +190,10 @@ def test_trained_weights_carry_their_curve(digits: Path, tmp_path: Path):
     ran = run_edgekit("compile", recipe, "--device", "local", "-o", tmp_path / "other")
     assert ran.code == 2
     assert "bits 2 instead of 4" in ran.err
+    recipe = recipe_of(tmp_path, "gamma-quant-digits", digits, None, **told)
+    ran = run_edgekit("compile", recipe, "--device", "local", "-o", tmp_path / "other")
+    assert ran.code == 2
+    assert "were trained behind a sensor's curve" in ran.err
 
 
 def spoiled(digits: Path, folder: Path, **keys: str) -> Path:
@@ -213,6 +217,9 @@ def spoiled(digits: Path, folder: Path, **keys: str) -> Path:
         ({"sensor": "bits: 12, mosaic: RGGX"}, {"bits": 4}, "mosaic"),
         ({"sensor": "bits: 12", "values": "300"}, {"bits": 4}, "constant"),
         ({}, {"bits": 4}, "no sensor's raw values"),
+        ({}, None, "takes a sensor's values"),
+        ({"sensor": "bits: 12, axes: [a, b, c, d, e, f, g, h]"}, {"bits": 4}, "takes images, the data is time series"),
+        ({"sensor": "bits: 12, white: 100"}, {"bits": 4}, "saturated"),
         ({"sensor": "bits: 12"}, None, "Add gamma-quant"),
         ({"sensor": "bits: 12"}, {"bits": 4, "per": "axis"}, "per: axis"),
         ({"sensor": "bits: 12"}, {"bits": 9}, "1 to 8"),

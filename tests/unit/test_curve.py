@@ -13,7 +13,7 @@ from edgekit.codecs.packing import pack, packed_width, unpack
 from edgekit.codecs.sensor import Sensor, check_sensor
 from edgekit.codecs.sensor_table import PLUGIN, table_of
 from edgekit.core.errors import RecipeError
-from edgekit.training.curve import LEAST_GAMMA, MOST_GAMMA, Curve
+from edgekit.training.curve import LEAST_GAMMA, MOST_GAMMA, Curve, refuse_useless
 
 BAYER = Sensor(bits=12, mosaic="RGGB")
 WEAR = Sensor(bits=12, signed=True, axes=("x", "y", "z"))
@@ -182,11 +182,22 @@ def test_a_sensor_that_cannot_be_is_refused(sensor: Sensor, word: str):
 
 @pytest.mark.parametrize(
     ("samples", "word"),
-    [(np.full((4, 99), 300), "constant"), (np.tile([4095, 4095, 7], (4, 33)), "saturated")],
-)
+    [
+        (np.full((4, 99), 300), "constant"), (np.tile([4095, 4095, 7], (4, 33)), "saturated"),
+        (np.tile([2000, 3000, 7], (4, 33)), "saturated"), (np.tile([64, 63] * 60, (4, 1)), "black"),
+    ],
+)  # fmt: skip
 def test_useless_calibration_is_refused(samples: np.ndarray, word: str):
+    sensor = Sensor(bits=12, black=64, white=1000 if samples.max() == 3000 else 0, mosaic="RGGB")
     with pytest.raises(RecipeError, match=word):
-        Curve(BAYER, samples=samples)
+        refuse_useless(samples, sensor)
+    with pytest.raises(RecipeError, match=word):
+        Curve(sensor, samples=samples)
+
+
+def test_more_bits_than_the_sensor_has_are_refused():
+    with pytest.raises(RecipeError, match="sensor of 4"):
+        Curve(Sensor(bits=4), bits=8)
 
 
 def test_damaged_settings_are_refused():

@@ -14,7 +14,7 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.lazy import have
 from edgekit.data.dataset import read_split
 from edgekit.data.make import GENERATED, make_set
-from edgekit.frames.raw import planes_of, read_signal
+from edgekit.frames.raw import planes_of, read_signal, sensor_planes
 from edgekit.jobs.sets import converted
 from edgekit.metrics.classes import class_scores, drop_interval
 from tests.dng import write_dng
@@ -54,6 +54,29 @@ def test_what_is_no_raw_file_is_refused(content: object, word: str, tmp_path: Pa
         np.save(path, np.zeros((4, 4, 3), np.uint8) if content == "colour" else np.zeros((4, 4), np.float32))
     with pytest.raises(RecipeError, match=word):
         read_signal(path)
+
+
+@pytest.mark.light
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
+def test_an_empty_file_is_refused_by_name(suffix: str, tmp_path: Path):
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(b"")
+    with pytest.raises(RecipeError, match="cut"):
+        read_signal(path)
+
+
+@pytest.mark.light
+def test_values_that_the_sensor_cannot_give_are_refused_by_file(tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.full((4, 4), 4101, np.uint32))
+    with pytest.raises(RecipeError, match=r"a\.npy: values 4101 to 4101"):
+        sensor_planes(tmp_path / "a.npy", Sensor(bits=12))
+    assert sensor_planes(tmp_path / "a.npy", Sensor(bits=13)).dtype == np.uint16
+
+
+@pytest.mark.parametrize(("name", "size"), [("uav-dark", 64), ("digits-dark", 16), ("wear-mini", 4)])
+def test_a_size_that_cannot_be_drawn_is_refused(name: str, size: int, tmp_path: Path):
+    with pytest.raises(RecipeError, match="size"):
+        make_set(name, tmp_path / "x", train=1, val=1, size=size)
 
 
 @pytest.mark.light

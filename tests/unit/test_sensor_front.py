@@ -28,12 +28,15 @@ from edgekit.frames.raw import planes_of
 from edgekit.graph.onnx_file import inputs_of, outputs_of, save_onnx
 from edgekit.graph.sensor_front import FRONT, network_shape, with_front
 from edgekit.graph.walk import name_nodes
+from edgekit.jobs.parcel import Parcel
+from edgekit.jobs.parcel import _with_frames as with_frames
 from edgekit.lowering.protocol import Options
 from edgekit.lowering.trt_dialects import write
 from edgekit.lowering.trt_lint import lint
 from edgekit.lowering.trt_rtx import asked
 from edgekit.measure.encoder import c_type, compiled, encoder_times
 from edgekit.passes.gamma_quant import Settings, fixed_table
+from edgekit.passes.protocol import Context
 from tests.unit.test_trt_dialects import TARGETS, target
 from tests.unit.test_trt_lint import rtx
 
@@ -325,3 +328,58 @@ def test_a_manifest_with_a_damaged_codec_is_refused(fault: str):
         coding["settings"]["sensor"]["mosaic"] = "RGBW"
     with pytest.raises(VerificationError):
         parse_manifest(json.dumps(data).encode(), where="x")
+
+
+@pytest.mark.skipif(CC is None, reason="no C compiler is installed")
+@pytest.mark.parametrize("flags", [(), ("-DEDGEKIT_THRESHOLDS",)], ids=["table", "thresholds"])
+def test_the_c_encoder_takes_values_beyond_the_sensor_as_its_last_one(flags: tuple[str, ...], tmp_path: Path):
+    # A curve whose upper codes no value has: its last thresholds lie beyond the sensor.
+    codes = np.arange(4096) * 8 // 4096
+    table = dataclasses.replace(
+        TABLES["mono-4-odd"],
+        sensor=Sensor(bits=12),
+        height=1,
+        width=4,
+        thresholds=(thresholds_of(codes, Sensor(bits=12), 4),),
+    )
+    encode = compiled(PLUGIN.files(table.settings())["device/encoder.h"], tmp_path, CC, *flags)
+    out = np.zeros((1, 1, 1, 2), np.uint8)
+    encode(np.array([[[4095, 5000, 65535, 0]]], np.uint16), out)
+    assert out.ravel().tolist() == [0x77, 0x07]
+
+
+def test_learned_weights_are_refused_on_data_of_another_sensor(tmp_path: Path):
+    table = TABLES["bayer-4"]
+    coding = {**table.settings(), "mode": "gain", "per": "sensor"}
+    network = plain_network(table, tmp_path)
+    one = family("passes")["gamma-quant"]
+    one.run(network, Settings(), Context(out=tmp_path, coding=coding, sensor=BAYER))
+    for other, word in (
+        (dataclasses.replace(BAYER, mosaic="RGGB"), "mosaic"),
+        (dataclasses.replace(BAYER, black=9), "black"),
+    ):
+        with pytest.raises(RecipeError, match=word):
+            one.run(network, Settings(), Context(out=tmp_path, coding=coding, sensor=other))
+    with pytest.raises(RecipeError, match="mode gain instead of paper"):
+        one.run(network, Settings(mode="paper"), Context(out=tmp_path, coding=coding, sensor=BAYER))
+    with pytest.raises(RecipeError, match="per sensor instead of mosaic"):
+        one.run(network, Settings(per="mosaic"), Context(out=tmp_path, coding=coding, sensor=BAYER))
+
+
+def plain_network(table: Table, folder: Path) -> Network:
+    model = network_of(network_shape(table), conv=True)
+    save_onnx(model, folder / "plain.onnx")
+    contract = Contract(inputs=inputs_of(model), outputs=outputs_of(model))
+    return Network(graphs={"main": Graph(path=folder / "plain.onnx", sha256="")}, contract=contract)
+
+
+def test_a_bundles_own_frames_go_to_a_board_as_arrays(tmp_path: Path):
+    table = TABLES["bayer-4"]
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    cv2 = pytest.importorskip("cv2")
+    cv2.imwrite(str(folder / "a.png"), signal_of(table))
+    one = Parcel(subject={}, sources={}, bundle="bundle", spec=frames_of(table))
+    found = with_frames(one, tmp_path, str(folder), tmp_path, arrays=False)
+    (sent,) = (found.sources[f] for f in found.frames)
+    assert np.array_equal(np.load(sent), signal_of(table))

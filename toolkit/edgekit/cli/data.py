@@ -33,16 +33,18 @@ def make(name: str, output: str, train: int, val: int, size: int, seed: int, as_
     Example: edgekit data make uav-mini --train 2000 --val 500 -o uav-mini
     """
     from edgekit.core.errors import RecipeError
-    from edgekit.data.make import make_set
+    from edgekit.data.make import GENERATED, make_set
 
-    if train < 1 or val < 1 or not (size == 0 or 8 <= size <= 4096):
+    if train < 1 or val < 1 or not 0 <= size <= 4096:
         raise RecipeError(
-            "data make: --train and --val start at 1, --size goes from 8 to 4096", hint="Correct it."
+            "data make: --train and --val start at 1, --size goes up to 4096", hint="Correct it."
         )
     with drawn():
         path = make_set(name, Path(output or name), train=train, val=val, size=size, seed=seed)
     if as_json:
-        show_json({"data": path, "train": train, "val": val, "size": size, "seed": seed})
+        show_json(
+            {"data": path, "train": train, "val": val, "size": size or GENERATED[name].size, "seed": seed}
+        )
         return
     click.echo(f"{path} written: {train} training and {val} validation samples")
 

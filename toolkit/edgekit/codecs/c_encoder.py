@@ -39,6 +39,7 @@ _SEARCH = """static unsigned edgekit_code(long value, unsigned channel)
 {
     const int32_t *t = edgekit_thresholds[channel];
     unsigned low = 0, high = (1u << EDGEKIT_BITS) - 1u;
+    if (value > EDGEKIT_LOWEST + EDGEKIT_VALUES - 1L) value = EDGEKIT_LOWEST + EDGEKIT_VALUES - 1L;
     while (low < high) {
         unsigned middle = (low + high) / 2u;
         if (value >= t[middle]) low = middle + 1u; else high = middle;

@@ -17,6 +17,24 @@ EPSILON = 1e-6
 _MU = 255.0
 
 
+def usual_per(sensor: Sensor, per: str) -> str:
+    """Return what a curve is one of: what was asked for, else an axis of a time series, the whole of other sensors."""
+    return per or ("axis" if sensor.axes else "sensor")
+
+
+def refuse_wide(sensor: Sensor, bits: int) -> None:
+    """Refuse to keep more bits than there are.
+
+    Raises:
+        RecipeError: `bits` is above the sensor's.
+    """
+    if bits > sensor.bits:
+        raise RecipeError(
+            f"passes.gamma-quant: bits: {bits} of a sensor of {sensor.bits}",
+            hint="Keep fewer, or take curve: none.",
+        )
+
+
 def fixed_codes(curve: str, sensor: Sensor, bits: int) -> NDArray[np.int64]:
     """Return the code of every sensor value (2^N,) under a curve without parameters.
 

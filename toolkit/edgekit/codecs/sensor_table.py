@@ -33,6 +33,8 @@ class Table:
         scale: The network sees code * scale + offset.
         offset: See `scale`.
         curve: gamma, linear, log, mu-law or none.
+        mode: Of gamma: what was learned, `gain` or `paper`.
+        per: Of gamma: what has a curve of its own.
         gamma: Exponents, one a channel; empty where the curve has none.
         gain: Factors before the exponent.
         mu: Middles of signed channels.
@@ -48,6 +50,8 @@ class Table:
     scale: float
     offset: float
     curve: str
+    mode: str = ""
+    per: str = ""
     gamma: tuple[float, ...] = ()
     gain: tuple[float, ...] = ()
     mu: tuple[float, ...] = ()

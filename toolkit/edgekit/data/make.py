@@ -44,6 +44,7 @@ class Generated:
         sources: The files that decide its pixels.
         size: What `size` is where nobody says: pixels of a side, or samples.
         sensor: What recorded it, where the values are a sensor's own.
+        least: The smallest size that can be drawn; where it is `size`, there is no other.
         split: Training and validation signals drawn where nobody says more; 0 leaves that to the caller.
     """
 
@@ -53,6 +54,7 @@ class Generated:
     sources: tuple[Path, ...]
     size: int = 640
     sensor: Sensor | None = None
+    least: int = 64
     split: tuple[int, int] = (0, 0)
 
     @property
@@ -75,15 +77,15 @@ GENERATED = {
     ),
     "uav-dark": Generated(
         uav_dark.draw_scene, uav_dark.CLASSES, "uav-mini at night as 12-bit raw of a colour sensor",
-        _files(uav_dark, uav_mini), sensor=uav_dark.SENSOR,
+        _files(uav_dark, uav_mini), sensor=uav_dark.SENSOR, least=128,
     ),
     "wear-mini": Generated(
         wear_mini.draw_window, wear_mini.CLASSES, "six small motions at the wrist, a 12-bit accelerometer",
-        _files(wear_mini), size=wear_mini.SAMPLES, sensor=wear_mini.SENSOR, split=(2400, 1200),
+        _files(wear_mini), size=wear_mini.SAMPLES, least=8, sensor=wear_mini.SENSOR, split=(2400, 1200),
     ),
     "digits-dark": Generated(
         digits_dark.draw_window, digits_dark.CLASSES, "scikit-learn's digits before a 12-bit sensor in the dark",
-        _files(digits_dark), size=digits_dark.SIDE, sensor=digits_dark.SENSOR, split=(2594, 500),
+        _files(digits_dark), size=digits_dark.SIDE, least=digits_dark.SIDE, sensor=digits_dark.SENSOR, split=(2594, 500),
     ),
 }  # fmt: skip
 
@@ -122,6 +124,11 @@ def make_set(
         raise RecipeError(f"{out}: is there already", hint="Choose a new folder or remove this one.")
     made = GENERATED[name]
     size = size or made.size
+    if size < made.least or (made.least == made.size and size != made.size):
+        other = f"goes from {made.least}" if made.least < made.size else f"is {made.size}"
+        raise RecipeError(
+            f"data make: --size {size}: that of {name} {other}", hint="Correct it, or leave it out."
+        )
     if not made.windows:
         need("cv2", extra="host", why="write images")
     if name == "digits-dark":

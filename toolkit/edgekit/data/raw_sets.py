@@ -8,7 +8,7 @@ an image and lists of names a split; RAW-NOD (github.com/igor-morawski/RAW-NOD) 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,14 @@ def convert_pascalraw(source: Path, out: Path) -> Converted:
         MissingError: rawpy is not installed.
         ResourceError: No space or no permission.
     """
-    splits = {}
+    splits, marks = {}, {p.stem: p for p in source.rglob("*.xml")}
     for split, words in {"train": ("train", "trainval"), "val": ("val", "test")}.items():
         lists = [p for w in words for p in sorted(source.rglob(f"{w}.txt"))]
         if lists:
             names = [x.split()[0] for x in lists[0].read_text().splitlines() if x.strip()]
-            splits[split] = [_voc(source, Path(n).stem) for n in steps(f"{split} labels", names, len(names))]
+            splits[split] = [
+                _voc(source, marks, Path(n).stem) for n in steps(f"{split} labels", names, len(names))
+            ]
     return _written(
         "pascalraw", source, out, splits, hint="Give the folder that holds train.txt and test.txt."
     )
@@ -90,8 +92,8 @@ def convert_raw_nod(source: Path, out: Path) -> Converted:
     )
 
 
-def _voc(source: Path, stem: str) -> _Marked:
-    path = next(iter(sorted(source.rglob(f"{stem}.xml"))), None)
+def _voc(source: Path, marks: Mapping[str, Path], stem: str) -> _Marked:
+    path = marks.get(stem)
     if path is None:
         raise RecipeError(f"{source}: no annotations {stem}.xml", hint="Copy the set again.")
     try:

@@ -121,7 +121,12 @@ def _realworld(source: Path, path: Path) -> _Part:
             raise RecipeError(
                 f"{path}:{number}: {row['attr_x']!r} is no number", hint="Copy the file again."
             ) from None
-    person = path.relative_to(source).parts[0]
+    person, *inside = path.relative_to(source).parts
+    if not inside:
+        raise RecipeError(
+            f"{path}: lies in no folder of a person",
+            hint="Give the folder that holds a folder for each person.",
+        )
     label = _REALWORLD.match(path.stem)["activity"]  # type: ignore[index]
     return _Part(person=person, label=label, signal=np.array(rows).reshape(-1, 3))
 

@@ -65,10 +65,34 @@ def _read(path: Path) -> NDArray[Any] | None:
             raise ValueError(str(error)) from error
     if have("cv2") or not have("PIL"):
         cv2 = need("cv2", extra="vision", why="decode images")
-        image: NDArray[Any] | None = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        data = np.fromfile(path, np.uint8)
+        image: NDArray[Any] | None = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
         return image
     with need("PIL.Image").open(path) as opened:
         return np.asarray(opened)
+
+
+def sensor_planes(path: Path, sensor: Sensor) -> NDArray[Any]:
+    """Return the planes of a file, uint16 or int16, whose values are all ones that the sensor can give.
+
+    Raises:
+        RecipeError: The file is damaged, of another layout, or holds other values.
+        MissingError: A decoder is not installed.
+    """
+    try:
+        planes = planes_of(read_signal(path), sensor)
+    except RecipeError as error:
+        raise RecipeError(
+            f"{path}: {error.message.removeprefix(f'{path}: ').removeprefix('frame: ')}", hint=error.hint
+        ) from error
+    low, high = int(planes.min()), int(planes.max())
+    if low < sensor.lowest or high >= sensor.lowest + sensor.values:
+        raise RecipeError(
+            f"{path}: values {low} to {high} are not those of a {sensor.bits}-bit sensor",
+            hint="Correct `sensor.bits` in the data.yaml, or shift values down that stand at the top of 16 bits.",
+        )
+    found: NDArray[Any] = planes.astype(np.int16 if sensor.signed else np.uint16)
+    return found
 
 
 def planes_of(signal: NDArray[Any], sensor: Sensor) -> NDArray[Any]:

@@ -23,11 +23,11 @@ from edgekit.jobs.ask import Ask, refuse_foreign
 from edgekit.jobs.assemble import write_bundle
 from edgekit.jobs.before import refuse_early
 from edgekit.jobs.choose import Choice, choose, predicted_choice
-from edgekit.jobs.data import Data, open_data, refuse_uncoded
+from edgekit.jobs.data import Data, open_data
 from edgekit.jobs.elsewhere import predictions
 from edgekit.jobs.ladder import climbed
 from edgekit.jobs.link import link_of
-from edgekit.jobs.model import Loaded, find_model, load_model
+from edgekit.jobs.model import Loaded, find_model, load_model, refuse_uncoded
 from edgekit.jobs.passes import run_passes
 from edgekit.jobs.train import trained
 from edgekit.jobs.variants import Networks
@@ -91,9 +91,9 @@ def _work(ask: Ask) -> _Work:
     weights = trained(ask).weights if ask.checked.recipe.train else None
     data = open_data(ask)
     source = find_model(ask, len(data.names) if data else 0, weights=weights)
+    refuse_uncoded(ask, data, source)
     loaded = load_model(ask, source, data.calibration if data else (), data.names if data else ())
     networks = run_passes(ask, loaded.network, data, coding=source.settings.get("coding"))
-    refuse_uncoded(ask, data, networks.float32.contract)
     if ask.here:
         choice = choose(ask, networks, data)
     else:

@@ -89,7 +89,7 @@ def same_kind(train: Split, val: Split, path: Path) -> tuple[str, ...]:
     """Return the class names of two splits.
 
     Raises:
-        RecipeError: They differ in classes, in sensor, or in having boxes.
+        RecipeError: They differ in classes or in having boxes.
     """
     if train.names != val.names:
         raise RecipeError(f"{path}: training and validation have other classes", hint="Use one list.")
@@ -148,23 +148,3 @@ def timing_frames(data: Data | None, contract: Contract, count: int = 256) -> li
 def _digest(samples: Sequence[Sample], images: list[str]) -> str:
     labels = [[s.classes.tolist(), s.boxes.tolist()] for s in samples]
     return digest_value([images, labels])
-
-
-def refuse_uncoded(ask: Ask, data: Data | None, contract: Contract) -> None:
-    """Refuse a sensor's raw data for a model that takes images, and images for one behind a sensor.
-
-    Raises:
-        RecipeError: They do not go together.
-    """
-    coded = contract.frames is not None and contract.frames.coding is not None
-    if data is None or coded == (data.sensor is not None):
-        return
-    if coded:
-        raise RecipeError(
-            f"{ask.checked.path}: data.path: its data.yaml has no `sensor:` part, and passes.gamma-quant takes raw values",
-            hint="Give raw data, or leave the pass out.",
-        )
-    raise RecipeError(
-        f"{ask.checked.path}: data.path: is a sensor's raw values, which the model does not take as they are",
-        hint="Add gamma-quant to passes; `curve: none` keeps all bits.",
-    )

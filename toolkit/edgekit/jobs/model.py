@@ -29,6 +29,7 @@ from edgekit.graph.onnx_file import inputs_of, metadata_of, outputs_of, read_onn
 from edgekit.graph.static import fix_shapes, slim
 from edgekit.graph.walk import name_nodes
 from edgekit.jobs.ask import Ask
+from edgekit.jobs.data import Data
 from edgekit.jobs.host_decode import host_decoded
 from edgekit.models.declared import declared_by, detector_layout
 from edgekit.models.find import find_by_name, find_by_path, find_function
@@ -101,6 +102,10 @@ def load_model(
     """
     recipe = ask.checked.recipe
     size = ask.side if side is None else side
+    coding = source.settings.get("coding")
+    if coding and not size:
+        # A sensor has one size: that of the planes the network was trained on.
+        size = int(coding["height"])
     few = [] if behind_sensor(ask) else list(samples[:_PARITY_IMAGES])
     inputs = {
         "source": {**vars(source), "path": str(source.path or "")}, "side": size, "coded": behind_sensor(ask), "export": recipe.export,
@@ -235,6 +240,30 @@ def contract_of(ask: Ask, model: Any, declared: Declared, names: Sequence[str], 
 def behind_sensor(ask: Ask) -> bool:
     """Whether a pass lets the model take a sensor's codes: then frames are no images, and the pass says what they are."""
     return any(pick("passes", s.name, what="pass").recodes for s in ask.checked.steps)
+
+
+def refuse_uncoded(ask: Ask, data: Data | None, source: Source) -> None:
+    """Refuse what does not go together: raw values, images, a pass that codes them, weights that were trained behind one.
+
+    Raises:
+        RecipeError: It does not.
+    """
+    where, coded = ask.checked.path, behind_sensor(ask)
+    if source.settings.get("coding") and not coded:
+        raise RecipeError(
+            f"{where}: model.weights: were trained behind a sensor's curve", hint="Add gamma-quant to passes."
+        )
+    if data is None or coded == (data.sensor is not None):
+        return
+    if coded:
+        raise RecipeError(
+            f"{where}: data.path: its data.yaml has no `sensor:` part, and passes.gamma-quant takes raw values",
+            hint="Give raw data, or leave the pass out.",
+        )
+    raise RecipeError(
+        f"{where}: data.path: is a sensor's raw values, which the model does not take as they are",
+        hint="Add gamma-quant to passes; `curve: none` keeps all bits.",
+    )
 
 
 def frames_of(ask: Ask, declared: Declared) -> Frames | None:

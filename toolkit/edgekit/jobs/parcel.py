@@ -16,7 +16,7 @@ from edgekit.bundle.read import Bundle, open_bundle
 from edgekit.core.digest import digest_file, plain
 from edgekit.core.errors import RecipeError
 from edgekit.core.lazy import need
-from edgekit.core.records import Artifact, Coding, Contract, Frames, TensorSpec
+from edgekit.core.records import Artifact, Contract, Frames, TensorSpec
 from edgekit.data.dataset import read_split
 from edgekit.frames import raw
 from edgekit.frames.coded import read_frame
@@ -41,6 +41,7 @@ class Parcel:
         frames: Paths of frames among the sources.
         note: Where inputs come from, when not from real frames.
         engines: Backends one of which is needed.
+        spec: How frames become inputs, where that is known.
     """
 
     subject: dict[str, str]
@@ -50,6 +51,7 @@ class Parcel:
     frames: tuple[str, ...] = ()
     note: str = ""
     engines: tuple[str, ...] = ()
+    spec: Frames | None = None
 
 
 @contextmanager
@@ -93,8 +95,9 @@ def _bundle(opened: Bundle) -> Parcel:
     note = f"inputs are drawn from the bundle's {len(golden)} golden frames" if golden else ""
     engines = tuple(dict.fromkeys(v.backend for v in opened.manifest.variants))
     return Parcel(
-        subject=subject, sources=sources, bundle="bundle", frames=golden, note=note, engines=engines
-    )
+        subject=subject, sources=sources, bundle="bundle", frames=golden, note=note, engines=engines,
+        spec=opened.manifest.contract.frames,
+    )  # fmt: skip
 
 
 def _is_frame(path: str) -> bool:
@@ -185,25 +188,24 @@ def _with_frames(one: Parcel, what: Path, data: str, folder: Path, *, arrays: bo
             f"{what}: declares no pre-processing, so frames cannot become its input",
             hint="Leave --data out, or bench a bundle that edgekit compiled.",
         )
-    coding = one.artifact["contract"]["frames"].get("coding") if one.artifact else None
-    spec = Frames(coding=Coding(**coding)) if coding else None
-    found = _images(Path(data), spec)
+    coded = one.spec is not None and one.spec.coding is not None
+    found = _images(Path(data), raw.SUFFIXES if coded else SUFFIXES)
     sources = {f"frames/{k:04d}{p.suffix}": p for k, p in enumerate(found[:_FRAMES])}
-    if arrays:
-        sources = {f"frames/{k:04d}.npy": _array(p, folder, spec) for k, p in enumerate(sources.values())}
+    # A sensor's values always go as arrays: whether a board reads 16-bit files or DNG is not asked.
+    if arrays or coded:
+        sources = {f"frames/{k:04d}.npy": _array(p, folder, one.spec) for k, p in enumerate(sources.values())}
     return Parcel(
         **{**vars(one), "sources": {**one.sources, **sources}, "frames": tuple(sources), "note": ""}
     )
 
 
-def _images(path: Path, spec: Frames | None) -> list[Path]:
-    suffixes = raw.SUFFIXES if spec else SUFFIXES
+def _images(path: Path, suffixes: frozenset[str]) -> list[Path]:
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
     else:
         found = [s.path for s in read_split(path, "val").samples]
     if not found:
-        raise RecipeError(f"{path}: holds no images", hint=f"Known are {', '.join(sorted(SUFFIXES))}.")
+        raise RecipeError(f"{path}: holds no images", hint=f"Known are {', '.join(sorted(suffixes))}.")
     return found
 
 

@@ -119,7 +119,8 @@ class Remote:
             return self.agent.done(order, sources, wait=True)
 
     def _frame(self, number: int, path: Path, folder: Path, spec: Frames | None) -> tuple[str, Path]:
-        if self.decoder:
+        # A sensor's values go as an array: whether a board reads 16-bit files or DNG is not asked.
+        if self.decoder and not (spec and spec.coding):
             return f"frames/{number:05d}{path.suffix}", path
         made = folder / f"{number}.npy"
         np.save(made, read_frame(path, spec))

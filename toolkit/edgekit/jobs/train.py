@@ -25,13 +25,11 @@ from edgekit.metrics.classes import class_scores
 from edgekit.metrics.coco_map import score
 from edgekit.models.find import find_by_name
 from edgekit.models.records import Source
+from edgekit.models.small import SMALL
 from edgekit.training.settings import TrainPart
 
 WEIGHTS, RECORD = "weights.safetensors", "train.json"
 _LICENCE = "AGPL-3.0 (trained with ultralytics)"
-# Adam moves every parameter by about its rate: at the network's own, γ went from 1 to 0.28 in 30 epochs and lost 0.7
-# points to a rate three times as high.
-_CURVE_RATES = {"adamw": 3.0, "sgd": 1.0}
 # Scenes drawn for a training on a generated set where `train.limit` does not say less.
 _SCENES, _TILES_A_SCENE = 2000, 4
 # Whose code decides what a training learns and which epoch is the best.
@@ -168,6 +166,7 @@ def refuse_unlike(ask: Ask, source: Source, train: Split, curve: Any) -> None:
             f"{where}: train: {source.what} is to {task}, the data is to {train.task}",
             hint="A folder a class is for classifiers, label files with boxes are for detectors.",
         )
+    _refuse_shape(ask, source, train)
     if train.sensor and ask.checked.recipe.train and ask.checked.recipe.train.teacher:
         raise RecipeError(
             f"{where}: train.teacher: takes images, and this data is raw", hint="Leave the teacher out."
@@ -197,6 +196,30 @@ def teacher_of(ask: Ask, names: Sequence[str]) -> Source | None:
             hint="Take a teacher that was trained on the same classes in the same order.",
         )
     return found
+
+
+def _refuse_shape(ask: Ask, source: Source, train: Split) -> None:
+    """Refuse a network for another kind of signal."""
+    where, sensor = ask.checked.path, train.sensor
+    if source.kind != "small":
+        if sensor and not sensor.mosaic:
+            raise RecipeError(
+                f"{where}: train: {source.what} takes three colours, and the sensor has one plane",
+                hint="Detectors are trained behind colour mosaics alone.",
+            )
+        return
+    if sensor is None:
+        raise RecipeError(
+            f"{where}: train: {source.what} takes a sensor's values",
+            hint="Write a `sensor:` part into the data.yaml, and add gamma-quant to passes.",
+        )
+    series = len(SMALL[source.what].usual) == 2
+    if series != bool(sensor.axes):
+        kinds = ("time series", "images") if series else ("images", "time series")
+        raise RecipeError(
+            f"{where}: train: {source.what} takes {kinds[0]}, the data is {kinds[1]}",
+            hint="Take another model (`edgekit models list`), or correct `sensor.axes` in the data.yaml.",
+        )
 
 
 def _splits(ask: Ask, settings: TrainPart) -> tuple[Split, Split]:
@@ -233,6 +256,7 @@ def _train(
     from edgekit.models.torch_models import build
     from edgekit.training.behind import behind, coded, unwrapped
     from edgekit.training.loop import Run
+    from edgekit.training.schedule import curve_rate
     from edgekit.training.start import begin, in_bf16
 
     train, val = splits
@@ -248,7 +272,7 @@ def _train(
     run = Run(
         model=model, batches=batches, settings=settings, work=work, bf16=bf16,
         judge=_judge(val, side, metric) if val.samples else None, teacher=build(teacher).module if teacher else None,
-        curve=_curve_rate(curve, settings),
+        curve=curve_rate(settings, curve.lr if curve else 0.0),
     )  # fmt: skip
     weights = _within_memory(run)
     coding = coded(run.model, weights, side) if curve else None
@@ -274,11 +298,6 @@ def _batches(train: Split, settings: TrainPart) -> Any:
         return Batches(train.samples, settings, sensor=train.sensor)
     assert train.sensor
     return Windows(train.samples, settings, train.sensor)
-
-
-def _curve_rate(curve: Any, settings: TrainPart) -> float:
-    """Return the learning rate of the curve as a factor on the network's."""
-    return float(curve.lr) if curve and curve.lr else _CURVE_RATES[settings.optimizer]
 
 
 def _judge(val: Split, side: int, metric: str) -> Callable[[Any], float]:
@@ -327,7 +346,9 @@ def packed(weights: Mapping[str, Any], record: Mapping[str, Any]) -> bytes:
     short = {k: v for k, v in record.items() if k not in {"architecture", "classes", "options", "coding"}}
     words = {
         "architecture": str(record["architecture"]), "classes": json.dumps(list(record["classes"])),
-        "options": json.dumps(record["options"], sort_keys=True), "license": _LICENCE,
+        "options": json.dumps(record["options"], sort_keys=True),
+        # Nets and loss of the small classifiers are our own: their weights belong to whoever trained them.
+        "license": "" if record["architecture"] in SMALL else _LICENCE,
         "record": json.dumps(short, sort_keys=True),
     }  # fmt: skip
     if record.get("coding"):

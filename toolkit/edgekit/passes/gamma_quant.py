@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgekit.codecs.curves import fixed_codes, thresholds_of, value_scale
+from edgekit.codecs.curves import fixed_codes, refuse_wide, thresholds_of, usual_per, value_scale
 from edgekit.codecs.protocol import Codec
 from edgekit.codecs.sensor import Sensor
 from edgekit.codecs.sensor_table import PLUGIN as CODEC
@@ -89,6 +89,7 @@ def _table(settings: Settings, context: Context, shape: tuple[int, ...]) -> Tabl
                 f"passes.gamma-quant: the weights were trained with {apart}",
                 hint="Correct the pass, or train again (`train:`).",
             )
+        _refuse_other(table_of(learned).sensor, context.sensor)
         return replace(table_of(learned), table_sha256="", **size)
     if context.sensor is None:
         raise RecipeError(
@@ -103,9 +104,23 @@ def _table(settings: Settings, context: Context, shape: tuple[int, ...]) -> Tabl
     return fixed_table(settings, context.sensor, **size)
 
 
+def _refuse_other(learned: Sensor, given: Sensor | None) -> None:
+    """Refuse data of another sensor than the curve was learned for; its rate and its axes' names say nothing of values."""
+    if given is None:
+        return
+    for what in ("bits", "signed", "black", "full", "mosaic", "channels"):
+        own, other = getattr(learned, what), getattr(given, what)
+        if own != other:
+            raise RecipeError(
+                f"passes.gamma-quant: the weights were trained on a sensor whose {what} is {own!r}, the data's is {other!r}",
+                hint="Give data of the same sensor, or train again (`train:`).",
+            )
+
+
 def fixed_table(settings: Settings, sensor: Sensor, *, height: int, width: int) -> Table:
     """Return the table of a curve without parameters."""
     bits = sensor.bits if settings.curve == "none" else settings.bits
+    refuse_wide(sensor, bits)
     codes = fixed_codes(settings.curve, sensor, bits)
     rows = () if settings.curve == "none" else (thresholds_of(codes, sensor, bits),) * sensor.channels
     scale, offset = value_scale(sensor, bits, settings.curve)
@@ -120,6 +135,8 @@ def differs(settings: Settings, learned: Mapping[str, Any]) -> str:
     wanted: dict[str, Any] = {"curve": settings.curve}
     if settings.curve != "none":
         wanted["bits"] = settings.bits
+    if settings.curve == "gamma":
+        wanted |= {"mode": settings.mode, "per": usual_per(table_of(learned).sensor, settings.per)}
     return ", ".join(f"{k} {learned[k]} instead of {v}" for k, v in wanted.items() if learned[k] != v)
 
 

@@ -74,6 +74,11 @@ def run_source(
     with load(bundle, variant=variant, threads=threads, trusted_key=trusted_key) as model:
         # A sensor's values are no picture to draw on.
         picture = model.contract.frames is None or model.contract.frames.coding is None
+        if output and draw_answers and not picture:
+            raise RecipeError(
+                f"{output}: nothing can be drawn on a sensor's values",
+                hint="Leave the output out; --json gives the answers.",
+            )
         sink = _Sink(source, output) if draw_answers and picture else None
         watcher().phase("run")
         try:

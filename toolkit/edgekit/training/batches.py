@@ -17,7 +17,7 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.lazy import need
 from edgekit.data.sample import Sample
 from edgekit.frames.images import read_image
-from edgekit.frames.raw import fitted_planes, planes_of, read_signal
+from edgekit.frames.raw import fitted_planes, sensor_planes
 from edgekit.training.augment import GREY, Picture, cut, fitted, joined, varied
 from edgekit.training.settings import TrainPart
 
@@ -138,7 +138,7 @@ class Batches:
     def _read(self, path: Path) -> np.ndarray:
         if not self.sensor:
             return self._scaled(read_image(path))
-        planes = planes_of(read_signal(path), self.sensor)
+        planes = sensor_planes(path, self.sensor)
         height, width = planes.shape[1:]
         side = self.settings.imgsz
         scale = 1.0 if self.settings.tile else side / max(height, width)
@@ -171,7 +171,7 @@ class Batches:
     def _size(self, path: Path) -> tuple[int, int]:
         """Return width and height of what a file becomes, without decoding an image."""
         if self.sensor:
-            height, width = planes_of(read_signal(path), self.sensor).shape[1:]
+            height, width = sensor_planes(path, self.sensor).shape[1:]
             return width, height
         pillow = need("PIL.Image", extra="train")
         try:

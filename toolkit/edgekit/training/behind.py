@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekit.codecs.sensor import Sensor
-from edgekit.core.errors import RecipeError
 from edgekit.data.sample import Sample
-from edgekit.frames.raw import planes_of, read_signal
-from edgekit.training.curve import Curve, Sensed
+from edgekit.frames.raw import sensor_planes
+from edgekit.training.curve import Curve, Sensed, refuse_useless
 
 # Signals that the curve starts from; of images fewer, each has a hundred thousand values.
 _SIGNALS, _VALUES = 256, 4_000_000
@@ -25,28 +24,26 @@ def behind(settings: Any, sensor: Sensor, samples: Sequence[Sample], net: Any) -
     Raises:
         RecipeError: The signals are constant, saturated, or not this sensor's.
     """
+    signals = starts(samples, sensor)
+    refuse_useless(signals, sensor)
     front = Curve(
         sensor, bits=settings.bits, curve=settings.curve, mode=settings.mode, per=settings.per,
-        samples=starts(samples, sensor),
+        samples=signals,
     )  # fmt: skip
     return Sensed(front, net)
 
 
 def starts(samples: Sequence[Sample], sensor: Sensor) -> NDArray[np.integer]:
-    """Return (channels, n) values of the first signals.
+    """Return (channels, n) values of signals that are spread over the split.
 
     Raises:
         RecipeError: A file holds values that this sensor cannot give.
     """
+    # Spread over the split: a recording's first windows are one person's, in one posture.
+    chosen = np.linspace(0, len(samples) - 1, min(len(samples), _SIGNALS)).astype(int)
     found, count = [], 0
-    for sample in samples[:_SIGNALS]:
-        planes = planes_of(read_signal(sample.path), sensor)
-        low, high = int(planes.min()), int(planes.max())
-        if low < sensor.lowest or high >= sensor.lowest + sensor.values:
-            raise RecipeError(
-                f"{sample.path}: values {low} to {high} are not those of a {sensor.bits}-bit sensor",
-                hint="Correct `sensor.bits` in the data.yaml, or shift values down that stand at the top of 16 bits.",
-            )
+    for k in np.random.default_rng(0).permutation(chosen):
+        planes = sensor_planes(samples[int(k)].path, sensor)
         found.append(planes.reshape(len(planes), -1))
         count += planes.size
         if count > _VALUES:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekit.codecs.curves import EPSILON, fixed_codes, thresholds_of, value_scale
+from edgekit.codecs.curves import EPSILON, fixed_codes, refuse_wide, thresholds_of, usual_per, value_scale
 from edgekit.codecs.sensor import Sensor
 from edgekit.codecs.sensor_table import Table
 from edgekit.core.errors import RecipeError
@@ -61,6 +61,8 @@ class Curve(nn.Module):
             curve,
             mode,
         )
+        refuse_wide(sensor, self.bits)
+        self.per = usual_per(sensor, per)
         self.scale, self.offset = value_scale(sensor, self.bits, curve)
         self.groups = groups_of(sensor, per)
         x = torch.arange(sensor.values, dtype=torch.float64) + sensor.lowest
@@ -162,7 +164,7 @@ class Curve(nn.Module):
         numbers: dict[str, Any] = {k: tuple(v) for k, v in self.learned().items()}
         return Table(
             sensor=self.sensor, bits=self.bits, height=height, width=width, thresholds=rows, scale=self.scale,
-            offset=self.offset, curve=self.curve, **numbers,
+            offset=self.offset, curve=self.curve, mode=self.mode if numbers else "", per=self.per if numbers else "", **numbers,
         )  # fmt: skip
 
 
@@ -207,7 +209,7 @@ def groups_of(sensor: Sensor, per: str) -> tuple[int, ...]:
     Raises:
         RecipeError: `per` does not go with the sensor.
     """
-    per = per or ("axis" if sensor.axes else "sensor")
+    per = usual_per(sensor, per)
     if per == "sensor":
         return (0,) * sensor.channels
     if sensor.mosaic and per in _GROUPS:
@@ -246,14 +248,27 @@ def start_of(samples: NDArray[np.integer], sensor: Sensor, groups: tuple[int, ..
     return torch.tensor(gains, dtype=torch.float32), torch.tensor(middles, dtype=torch.float32)
 
 
+def refuse_useless(samples: NDArray[np.integer], sensor: Sensor) -> None:
+    """Refuse signals (C, n) that say nothing: constant, saturated or black in a channel.
+
+    Raises:
+        RecipeError: They are; the message names the channel.
+    """
+    for name, row in zip(sensor.names, samples, strict=True):
+        _refuse_useless(row.astype(np.float64), sensor, name)
+
+
 def _refuse_useless(x: NDArray[np.float64], sensor: Sensor, what: str) -> None:
     if x.size == 0 or x.min() == x.max():
         raise RecipeError(
             f"passes.gamma-quant: the calibration signal of {what} is constant",
             hint="Give signals in which something happens.",
         )
-    ends = (sensor.lowest, sensor.lowest + sensor.values - 1) if sensor.signed else (sensor.full,)
-    full = float(np.isin(x, ends).mean())
+    if sensor.signed:
+        at_end = (x <= sensor.lowest) | (x >= sensor.lowest + sensor.values - 1)
+    else:
+        at_end = x >= sensor.full
+    full = float(at_end.mean())
     if full > 0.5:
         raise RecipeError(
             f"passes.gamma-quant: {full:.0%} of the calibration signal of {what} is saturated",

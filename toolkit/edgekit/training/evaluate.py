@@ -18,7 +18,7 @@ from edgekit.frames.coded import place_of
 from edgekit.frames.images import read_image
 from edgekit.frames.place import Placement
 from edgekit.frames.prepare import prepare
-from edgekit.frames.raw import fitted_planes, planes_of, read_signal
+from edgekit.frames.raw import fitted_planes, read_signal, sensor_planes
 from edgekit.metrics.coco_map import LIMIT, SCORE, Found, Truth
 from edgekit.training.windows import signals_of
 
@@ -55,7 +55,7 @@ def found_by(
 
 def planes_in(sample: Sample, sensor: Sensor, side: int) -> tuple[NDArray[np.int32], Placement]:
     """Return a raw image as planes (1, C, side, side), and where it stands in them."""
-    planes = planes_of(read_signal(sample.path), sensor)
+    planes = sensor_planes(sample.path, sensor)
     fit, scale, left, top = fitted_planes(planes, (side, side), sensor.black)
     place = place_of(sensor, planes.shape[1:], scale, left, top)
     return fit.astype(np.int32)[None], place

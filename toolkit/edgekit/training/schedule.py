@@ -11,6 +11,15 @@ from torch import Tensor
 from edgekit.training.curve import Sensed
 from edgekit.training.settings import TrainPart
 
+# Adam moves every parameter by about its rate: at the network's own, γ went from 1 to 0.28 in 30 epochs and lost 0.7
+# points to a rate three times as high.
+_CURVE_RATES = {"adamw": 3.0, "sgd": 1.0}
+
+
+def curve_rate(settings: TrainPart, asked: float) -> float:
+    """Return the learning rate of a sensor's curve as a factor on the network's; `asked` where it is not 0."""
+    return asked or _CURVE_RATES[settings.optimizer]
+
 
 def rate(step: int, total: int, warmup: int, settings: TrainPart) -> float:
     """Return the learning rate of a step: a straight rise, then linear or cosine to the last one."""

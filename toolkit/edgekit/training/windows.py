@@ -13,7 +13,7 @@ from torch import Tensor
 from edgekit.codecs.sensor import Sensor
 from edgekit.core.errors import RecipeError
 from edgekit.data.sample import Sample
-from edgekit.frames.raw import planes_of, read_signal
+from edgekit.frames.raw import sensor_planes
 from edgekit.training.settings import TrainPart
 
 
@@ -42,7 +42,9 @@ class Windows:
                 hint="Lower train.batch or give more signals.",
             )
         self._signals = torch.from_numpy(signals_of([s.path for s in self.places], sensor))
-        self.shape: tuple[int, ...] = tuple(self._signals.shape[1:])
+        own = tuple(self._signals.shape[1:])
+        # The greens of a mosaic are one plane behind the curve.
+        self.shape: tuple[int, ...] = (3, *own[1:]) if sensor.mosaic else own
         self._classes = torch.tensor([int(s.classes[0]) for s in self.places])
 
     def epoch(self, number: int) -> Iterator[dict[str, Tensor]]:
@@ -62,7 +64,7 @@ def signals_of(paths: Sequence[Path], sensor: Sensor) -> NDArray[np.int32]:
     """
     found = []
     for path in paths:
-        planes = planes_of(read_signal(path), sensor)
+        planes = sensor_planes(path, sensor)
         found.append(planes[:, 0] if sensor.axes else planes)
         if found[-1].shape != found[0].shape:
             raise RecipeError(
