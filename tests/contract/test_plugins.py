@@ -44,6 +44,8 @@ CODING = Table(
     scale=1 / 15,
     offset=0.0,
     curve="gamma",
+    mode="gain",
+    per="sensor",
 ).settings()
 
 

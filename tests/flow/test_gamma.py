@@ -218,7 +218,11 @@ def spoiled(digits: Path, folder: Path, **keys: str) -> Path:
         ({"sensor": "bits: 12", "values": "300"}, {"bits": 4}, "constant"),
         ({}, {"bits": 4}, "no sensor's raw values"),
         ({}, None, "takes a sensor's values"),
-        ({"sensor": "bits: 12, axes: [a, b, c, d, e, f, g, h]"}, {"bits": 4}, "takes images, the data is time series"),
+        (
+            {"sensor": "bits: 12, axes: [a, b, c, d, e, f, g, h]"},
+            {"bits": 4},
+            "takes images, the data is time series",
+        ),
         ({"sensor": "bits: 12, white: 100"}, {"bits": 4}, "saturated"),
         ({"sensor": "bits: 12"}, None, "Add gamma-quant"),
         ({"sensor": "bits: 12"}, {"bits": 4, "per": "axis"}, "per: axis"),

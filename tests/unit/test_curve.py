@@ -24,7 +24,7 @@ def bent(sensor: Sensor, bits: int, mode: str, per: str = "", seed: int = 0) -> 
     """A curve with parameters somewhere in their range, as after a training."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    low, high = (-200, 200) if sensor.signed else (10, 900)
+    low, high = (-200, 200) if sensor.signed else (sensor.black + 10, min(900, sensor.full // 2))
     curve = Curve(
         sensor, bits=bits, mode=mode, per=per, samples=rng.integers(low, high, (sensor.channels, 400))
     )
