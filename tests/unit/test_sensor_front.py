@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekit.backends.ort_session import layers_of
 from edgekit.bundle.manifest import manifest_data, parse_manifest
 from edgekit.codecs.curves import thresholds_of, value_scale
 from edgekit.codecs.packing import packed_width
@@ -383,3 +384,19 @@ def test_a_bundles_own_frames_go_to_a_board_as_arrays(tmp_path: Path):
     found = with_frames(one, tmp_path, str(folder), tmp_path, arrays=False)
     (sent,) = (found.sources[f] for f in found.frames)
     assert np.array_equal(np.load(sent), signal_of(table))
+
+
+def test_a_node_that_onnxruntime_renamed_stands_for_the_layer_it_was():
+    event = {
+        "cat": "Node",
+        "name": "/model.0/conv/Conv_token_24_kernel_time",
+        "dur": 5,
+        "args": {
+            "op_name": "QLinearConv",
+            "input_type_shape": [{"uint8": [1]}],
+            "provider": "CPUExecutionProvider",
+        },
+    }
+    (row,) = layers_of([event, event])
+    assert "/model.0/conv/Conv" in row.covers
+    assert row.dtype == "int8"

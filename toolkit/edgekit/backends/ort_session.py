@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,9 @@ def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 
+_TOKEN = re.compile(r"_token_\d+$")
+
+
 def layers_of(events: list[dict[str, Any]]) -> tuple[LayerRun, ...]:
     """Fold profiler events into one row a node; the first run of each is warm-up and left out."""
     spent: dict[str, list[float]] = {}
@@ -113,7 +117,8 @@ def layers_of(events: list[dict[str, Any]]) -> tuple[LayerRun, ...]:
             dtype=_dtype(facts[name]),
             unit="CPU" if facts[name].get("provider") == CPU else str(facts[name].get("provider")),
             share=medians[name] / total,
-            covers=(name,),
+            # Where it moves channels last, onnxruntime calls the new node by the old one's name and a number.
+            covers=tuple(dict.fromkeys((name, _TOKEN.sub("", name)))),
         )
         for name in spent
     )
