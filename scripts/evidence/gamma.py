@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from detectors import Lines, commit
 
 from edgekit.core.digest import digest_value
@@ -109,15 +108,6 @@ def split_of(task: Task, work: Path, split: str, *, short: bool) -> Split:
     return read_split(path, split)
 
 
-def signals(split: Split, count: int) -> np.ndarray:
-    """Return (channels, n) values of the first samples, from which curves start."""
-    from edgekit.frames.raw import planes_of, read_signal
-
-    assert split.sensor
-    planes = [planes_of(read_signal(s.path), split.sensor) for s in split.samples[:count]]
-    return np.concatenate([p.reshape(len(p), -1) for p in planes], 1)
-
-
 def net_of(task: Task, split: Split, seed: int) -> Any:
     """Return the network a run starts from: the shipped weights of uav-mini, or a fresh small one."""
     import torch
@@ -138,6 +128,7 @@ def net_of(task: Task, split: Split, seed: int) -> Any:
 def run_of(name: str, arm: Arm, seed: int, work: Path, *, short: bool) -> Any:
     """Return one run, ready to train, with what its folder is called."""
     from edgekit.training.batches import Batches
+    from edgekit.training.behind import starts
     from edgekit.training.curve import Curve, Sensed
     from edgekit.training.loop import Run
     from edgekit.training.windows import Windows
@@ -149,7 +140,7 @@ def run_of(name: str, arm: Arm, seed: int, work: Path, *, short: bool) -> Any:
     detect = task.metric == "map50"
     folder = work / f"{name}-{arm.name}-s{seed}-{digest_value(asdict(settings))[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
-    start = signals(split, 32 if detect else 256)
+    start = starts(split.samples, split.sensor)
     front = Curve(split.sensor, bits=arm.bits or 4, curve=arm.curve, mode=arm.mode, samples=start)
     batches = (Batches if detect else Windows)(split.samples, settings, sensor=split.sensor)
     return Run(
@@ -185,17 +176,18 @@ def train_one(name: str, arm: Arm, seed: int, work: Path, *, short: bool = False
 
 def judged(task: Task, model: Any, val: Split) -> dict[str, Any]:
     """Return the scores of a model on validation samples it has never seen."""
+    from edgekit.jobs.accuracy import labels_of, truths_of
     from edgekit.metrics.classes import class_scores
     from edgekit.metrics.coco_map import score
-    from edgekit.training.evaluate import classes_by, found_by, truths_in
+    from edgekit.training.evaluate import classes_by, found_by
 
     assert val.sensor
     if task.metric == "map50":
         side = task.settings.imgsz
         found = found_by(model, val.samples, side=side, sensor=val.sensor)
-        scores: Any = score(truths_in(val.samples), found, val.names)
+        scores: Any = score(truths_of(val.samples, raw=True), found, val.names)
     else:
-        truth = np.array([int(s.classes[0]) for s in val.samples])
+        truth = labels_of(val.samples)
         scores = class_scores(truth, classes_by(model, val.samples, sensor=val.sensor), val.names)
     return {"value": scores.value(task.metric), "scores": asdict(scores)}
 

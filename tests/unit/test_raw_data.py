@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -20,6 +22,9 @@ from edgekit.metrics.classes import class_scores, drop_interval
 from tests.dng import write_dng
 
 HAS_RAWPY = have("rawpy")
+# CI's Python 3.10 has the light side and [host] alone.
+if os.environ.get("EDGEKIT_LAB_REQUIRED") and not HAS_RAWPY and sys.version_info >= (3, 11):
+    raise RuntimeError("edgekit[raw] is required here and not installed")
 raw = pytest.mark.skipif(not HAS_RAWPY, reason="edgekit[raw] is not installed")
 
 
@@ -207,16 +212,34 @@ def test_the_dark_is_dark_and_has_lights(tmp_path: Path):
 
 
 @pytest.mark.light
+def test_f1_by_hand():
+    truth, said = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1])
+    found = class_scores(truth, np.eye(3)[said], ["a", "b", "c"])
+    # a: precision 1, recall 1/2; b: precision 1/3, recall 1; c: neither.
+    assert found.by_class == pytest.approx({"a": 2 / 3, "b": 0.5, "c": 0.0})
+    assert (found.macro_f1, found.top1) == (pytest.approx(7 / 18), 0.5)
+
+
 def test_f1_is_scikit_learns():
-    rng = np.random.default_rng(0)
+    metrics = pytest.importorskip("sklearn.metrics")
+    truth, logits = scores_of(0)
+    found = class_scores(truth, logits, [str(k) for k in range(6)])
+    assert found.macro_f1 == pytest.approx(metrics.f1_score(truth, logits.argmax(1), average="macro"))
+    assert found.top1 == pytest.approx(metrics.accuracy_score(truth, logits.argmax(1)))
+
+
+def scores_of(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
     truth, logits = rng.integers(0, 5, 300), rng.normal(size=(300, 6))
     logits[np.arange(300), truth] += 1
-    found = class_scores(truth, logits, [str(k) for k in range(6)])
-    if have("sklearn"):
-        from sklearn.metrics import accuracy_score, f1_score
+    return truth, logits
 
-        assert found.macro_f1 == pytest.approx(f1_score(truth, logits.argmax(1), average="macro"))
-        assert found.top1 == pytest.approx(accuracy_score(truth, logits.argmax(1)))
-    low, high = drop_interval(truth, logits, rng.normal(size=(300, 6)), metric="top1")
-    assert 0 < low < high < 1
+
+@pytest.mark.light
+def test_the_interval_of_a_drop_holds_it():
+    truth, logits = scores_of(0)
+    worse = np.random.default_rng(1).normal(size=(300, 6))
+    low, high = drop_interval(truth, logits, worse, metric="top1")
+    drop = (logits.argmax(1) == truth).mean() - (worse.argmax(1) == truth).mean()
+    assert 0 < low < drop < high < 1
     assert drop_interval(truth, logits, logits, metric="macro_f1") == (0.0, 0.0)

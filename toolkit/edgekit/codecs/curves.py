@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from edgekit.codecs.sensor import Sensor
 from edgekit.core.errors import RecipeError
 
-FIXED = ("linear", "log", "mu-law", "none")
 # Keeps the floor of a value that should be whole from falling one below it.
 EPSILON = 1e-6
 # Of the mu-law, as telephony has it (ITU-T G.711).

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +134,26 @@ def _visdrone(folder: Path) -> Iterator[Labelled]:
             if score == 0 or not 1 <= kind <= len(VISDRONE) or w < 1 or h < 1:
                 left_out += 1
             else:
-                rows.append(_shares(kind - 1, x, y, w, h, width, height))
+                rows.append(shares(kind - 1, x, y, w, h, width, height))
         yield Labelled(image=image, rows=tuple(rows), left_out=left_out)
 
 
 def _flir(folder: Path) -> Iterator[Labelled]:
     """Give the images of one FLIR ADAS v2 folder: coco.json beside data/."""
     path = folder / "coco.json"
+    for one in coco_marks(path, FLIR):
+        image = folder / one.image
+        if not image.is_file():
+            raise RecipeError(f"{image}: no such image, named by {path}", hint="Copy the set again.")
+        yield replace(one, image=image)
+
+
+def coco_marks(path: Path, classes: Sequence[str]) -> Iterator[Labelled]:
+    """Give the images of a COCO file by name, as the file names them, with the boxes of some classes.
+
+    Raises:
+        RecipeError: It is missing, or no COCO file.
+    """
     try:
         data: Any = json.loads(path.read_text("utf-8"))
         kinds = {int(c["id"]): str(c["name"]) for c in data["categories"]}
@@ -148,19 +161,16 @@ def _flir(folder: Path) -> Iterator[Labelled]:
         for mark in data["annotations"]:
             marks.setdefault(int(mark["image_id"]), []).append(mark)
         for entry in sorted(data["images"], key=lambda e: str(e["file_name"])):
-            image = folder / str(entry["file_name"])
-            if not image.is_file():
-                raise RecipeError(f"{image}: no such image, named by {path}", hint="Copy the set again.")
             width, height = int(entry["width"]), int(entry["height"])
             rows, left_out = [], 0
             for mark in marks.get(int(entry["id"]), []):
                 name = kinds[int(mark["category_id"])]
                 x, y, w, h = (float(v) for v in mark["bbox"])
-                if name not in FLIR or w <= 0 or h <= 0:
+                if name not in classes or w <= 0 or h <= 0:
                     left_out += 1
                 else:
-                    rows.append(_shares(FLIR.index(name), x, y, w, h, width, height))
-            yield Labelled(image=image, rows=tuple(rows), left_out=left_out)
+                    rows.append(shares(classes.index(name), x, y, w, h, width, height))
+            yield Labelled(image=Path(str(entry["file_name"])), rows=tuple(rows), left_out=left_out)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such file", hint="Give the folder as it was unpacked.") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -169,7 +179,7 @@ def _flir(folder: Path) -> Iterator[Labelled]:
         ) from error
 
 
-def _shares(
+def shares(
     kind: int, x: float, y: float, w: float, h: float, width: int, height: int
 ) -> tuple[int, float, float, float, float]:
     """Return class and box, cut at the image's edges, as shares of the image."""

@@ -7,11 +7,9 @@ an image and lists of names a split; RAW-NOD (github.com/igor-morawski/RAW-NOD) 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -22,6 +20,7 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.files import folder_aside, resource_errors, write_text
 from edgekit.core.lazy import need
 from edgekit.core.watch import steps
+from edgekit.data.convert import Labelled, coco_marks, shares
 from edgekit.data.converted import Converted, refuse_taken
 from edgekit.data.make import sensor_yaml
 
@@ -29,17 +28,6 @@ CLASSES = ("person", "bicycle", "car")
 _RAW = frozenset({".nef", ".arw", ".dng", ".cr2"})
 # cv2.IMWRITE_PNG_COMPRESSION, 1.
 _PNG = [16, 1]
-
-Row = tuple[int, float, float, float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Marked:
-    """One image of the source: its name without suffix, its boxes as shares, and what was left out."""
-
-    stem: str
-    rows: tuple[Row, ...]
-    left_out: int = 0
 
 
 def convert_pascalraw(source: Path, out: Path) -> Converted:
@@ -82,7 +70,7 @@ def convert_raw_nod(source: Path, out: Path) -> Converted:
     for path in files:
         split = path.stem.rpartition("_")[2]
         if split in {"train", "val"}:
-            splits[split] = list(_coco(path))
+            splits[split] = list(coco_marks(path, CLASSES))
     return _written(
         "raw-nod",
         source,
@@ -92,14 +80,14 @@ def convert_raw_nod(source: Path, out: Path) -> Converted:
     )
 
 
-def _voc(source: Path, marks: Mapping[str, Path], stem: str) -> _Marked:
+def _voc(source: Path, marks: Mapping[str, Path], stem: str) -> Labelled:
     path = marks.get(stem)
     if path is None:
         raise RecipeError(f"{source}: no annotations {stem}.xml", hint="Copy the set again.")
     try:
         # expat has refused entities that grow without end since 2.4.1, and there is nothing else here to abuse.
         tree = ET.parse(path).getroot()  # noqa: S314
-        width, height = (float(str(tree.findtext(f"size/{k}"))) for k in ("width", "height"))
+        width, height = (int(str(tree.findtext(f"size/{k}"))) for k in ("width", "height"))
         rows, left_out = [], 0
         for one in tree.iter("object"):
             box = [float(str(one.findtext(f"bndbox/{k}"))) for k in ("xmin", "ymin", "xmax", "ymax")]
@@ -107,43 +95,16 @@ def _voc(source: Path, marks: Mapping[str, Path], stem: str) -> _Marked:
             if name not in CLASSES or box[2] <= box[0] or box[3] <= box[1]:
                 left_out += 1
             else:
-                rows.append(_shares(CLASSES.index(name), box, width, height))
+                x, y = box[:2]
+                rows.append(shares(CLASSES.index(name), x, y, box[2] - x, box[3] - y, width, height))
     except (ET.ParseError, ValueError) as error:
         raise RecipeError(f"{path}: is no VOC annotation ({error})", hint="Copy the set again.") from error
-    return _Marked(stem=stem, rows=tuple(rows), left_out=left_out)
+    return Labelled(image=path, rows=tuple(rows), left_out=left_out)
 
 
-def _coco(path: Path) -> Iterator[_Marked]:
-    try:
-        data: Any = json.loads(path.read_text("utf-8"))
-        kinds = {int(c["id"]): str(c["name"]).lower() for c in data["categories"]}
-        marks: dict[int, list[Any]] = {}
-        for mark in data["annotations"]:
-            marks.setdefault(int(mark["image_id"]), []).append(mark)
-        for entry in sorted(data["images"], key=lambda e: str(e["file_name"])):
-            rows, left_out = [], 0
-            for mark in marks.get(int(entry["id"]), []):
-                name = kinds[int(mark["category_id"])]
-                x, y, w, h = (float(v) for v in mark["bbox"])
-                if name not in CLASSES or w <= 0 or h <= 0:
-                    left_out += 1
-                else:
-                    rows.append(
-                        _shares(CLASSES.index(name), [x, y, x + w, y + h], entry["width"], entry["height"])
-                    )
-            yield _Marked(stem=Path(str(entry["file_name"])).stem, rows=tuple(rows), left_out=left_out)
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecipeError(
-            f"{path}: is no COCO file ({type(error).__name__}: {error})", hint="Copy the set again."
-        ) from error
-
-
-def _shares(kind: int, box: list[float], width: float, height: float) -> Row:
-    x1, y1, x2, y2 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
-    return kind, (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
-
-
-def _written(name: str, source: Path, out: Path, splits: dict[str, list[_Marked]], *, hint: str) -> Converted:
+def _written(
+    name: str, source: Path, out: Path, splits: dict[str, list[Labelled]], *, hint: str
+) -> Converted:
     """Write mosaics, labels and data.yaml."""
     refuse_taken(out)
     for needed in ("train", "val"):
@@ -157,11 +118,13 @@ def _written(name: str, source: Path, out: Path, splits: dict[str, list[_Marked]
             for kind in ("images", "labels"):
                 (aside / kind / split).mkdir(parents=True)
             for one in steps(f"{split} images", marked, len(marked)):
-                if one.stem not in found:
-                    raise RecipeError(f"{source}: no raw file {one.stem}", hint="Copy the set again.")
-                sensor = _image(found[one.stem], aside / "images" / split / f"{one.stem}.png", sensor)
+                if one.image.stem not in found:
+                    raise RecipeError(f"{source}: no raw file {one.image.stem}", hint="Copy the set again.")
+                sensor = _image(
+                    found[one.image.stem], aside / "images" / split / f"{one.image.stem}.png", sensor
+                )
                 lines = "".join(f"{k} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for k, x, y, w, h in one.rows)
-                write_text(aside / "labels" / split / f"{one.stem}.txt", lines)
+                write_text(aside / "labels" / split / f"{one.image.stem}.txt", lines)
         assert sensor
         head = f"# {name}, converted by `edgekit data convert {name}`\ntrain: images/train\nval: images/val\nnames:\n"
         names = "".join(f"  {k}: {label}\n" for k, label in enumerate(CLASSES))

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from edgekit.core import versions
 from edgekit.core.errors import RecipeError
 from edgekit.core.outcome import Accuracy
-from edgekit.core.records import Artifact, Contract, Frames
+from edgekit.core.records import Artifact
 from edgekit.core.watch import watcher
 from edgekit.data.dataset import pixel_boxes
 from edgekit.data.sample import Sample, Split
 from edgekit.forms.stored import restore, store
-from edgekit.frames.coded import read_frame
+from edgekit.frames.images import read_image
+from edgekit.frames.raw import read_signal
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data
 from edgekit.jobs.remote import Remote
@@ -71,19 +72,19 @@ def metric_of(ask: Ask, data: Data | Split) -> str:
     return named or own[0]
 
 
-def truths_of(samples: Sequence[Sample], spec: Frames | None = None) -> list[Truth]:
+def truths_of(samples: Sequence[Sample], *, raw: bool = False) -> list[Truth]:
     """Return the labels of every sample in pixels of its image.
 
     Args:
         samples: Labelled images.
-        spec: How they become inputs, where they are a sensor's values.
+        raw: Whether they are a sensor's own values.
 
     Raises:
         RecipeError: An image cannot be read.
     """
     truths = []
     for sample in samples:
-        height, width = read_frame(sample.path, spec).shape[:2]
+        height, width = (read_signal if raw else read_image)(sample.path).shape[:2]
         truths.append(
             Truth(
                 width=width, height=height, boxes=pixel_boxes(sample, width, height),
@@ -120,7 +121,7 @@ def judged(
         else:
             found = detections_of(lowered.artifact, samples, what=f"{where}: {lowered.wanted.plain}")
         (folder / "found.npz").write_bytes(packed([(f.boxes, f.scores, f.classes) for f in found]))
-        store(folder / "scores.json", _scored(ask, lowered.artifact.contract, samples, found, names))
+        store(folder / "scores.json", _scored(ask, lowered.artifact, samples, found, names))
 
     folder = ask.cache.step("accuracy", inputs, make)
     classes = lowered.artifact.contract.answers.task == "classify"
@@ -132,14 +133,17 @@ def judged(
 
 
 def _scored(
-    ask: Ask, contract: Contract, samples: Sequence[Sample], found: Sequence[Found], names: Sequence[str]
+    ask: Ask, artifact: Artifact, samples: Sequence[Sample], found: Sequence[Found], names: Sequence[str]
 ) -> Scores | ClassScores:
+    contract = artifact.contract
     if contract.answers.task == "classify":
-        return class_scores(_labels(samples), _table(found), names)
-    return score(truths_of(samples, contract.frames), found, names, bands=ask.checked.recipe.data.bands)
+        return class_scores(labels_of(samples), _table(found), names)
+    raw = contract.frames is not None and contract.frames.coding is not None
+    return score(truths_of(samples, raw=raw), found, names, bands=ask.checked.recipe.data.bands)
 
 
-def _labels(samples: Sequence[Sample]) -> NDArray[np.int64]:
+def labels_of(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """Return the one class of every sample."""
     return np.array([int(s.classes[0]) for s in samples])
 
 
@@ -181,26 +185,24 @@ def accuracy_of(
             board=ask.board,
         )
         drop = other.scores.value(metric) - value
-        interval = _interval(ask, data, other, own, metric, lowered.artifact.contract)
+        interval = _interval(ask, data, other, own, metric)
     return Accuracy(
         metric=metric, value=value, drop=drop, interval=interval,
         scores={name: own.scores.value(name) for name in _METRICS[data.task]},
-        by_class=own.scores.by_class, by_size=getattr(own.scores, "by_size", {}), images=own.scores.images,
+        by_class=own.scores.by_class, by_size=own.scores.by_size if isinstance(own.scores, Scores) else {}, images=own.scores.images,
         where=where, simulated=simulated,
     )  # fmt: skip
 
 
-def _interval(
-    ask: Ask, data: Data, reference: Judged, own: Judged, metric: str, contract: Contract
-) -> tuple[float, float]:
+def _interval(ask: Ask, data: Data, reference: Judged, own: Judged, metric: str) -> tuple[float, float]:
     inputs = {"pair": [reference.digest, own.digest], "metric": metric, "code": versions.code()}
 
     def make(folder: Path) -> None:
         if data.task == "classify":
             tables = (_table(reference.found), _table(own.found))
-            found = class_interval(_labels(data.validation), *tables, metric=metric)
+            found = class_interval(labels_of(data.validation), *tables, metric=metric)
         else:
-            truths = truths_of(data.validation, contract.frames)
+            truths = truths_of(data.validation, raw=data.sensor is not None)
             found = drop_interval(truths, reference.found, own.found, len(data.names), metric=metric)
         store(folder / "interval.json", list(found))
 

@@ -17,7 +17,7 @@ from edgekit.core.lock import locked
 from edgekit.core.outcome import Link, Outcome, Verdict
 from edgekit.core.records import Contract
 from edgekit.core.watch import watcher
-from edgekit.frames.coded import read_frame
+from edgekit.frames.images import read_image
 from edgekit.gates.protocol import Evidence, gate_keys
 from edgekit.jobs.ask import Ask, refuse_foreign
 from edgekit.jobs.assemble import write_bundle
@@ -258,7 +258,7 @@ def _pictures(bundle: Path, work: _Work, files: list[Path]) -> list[str]:
     try:
         with load(bundle) as model:
             for file in files:
-                frame = read_frame(file, model.contract.frames)
+                frame = read_image(file)
                 _, data = cv2.imencode(".jpg", draw(frame, model(frame)), [cv2.IMWRITE_JPEG_QUALITY, 80])
                 drawn.append(base64.b64encode(data.tobytes()).decode())
     except EdgekitError:

@@ -18,7 +18,7 @@ from edgekit.core.lock import locked
 from edgekit.core.watch import watcher
 from edgekit.data.dataset import read_split
 from edgekit.data.sample import Split
-from edgekit.jobs.accuracy import metric_of, truths_of
+from edgekit.jobs.accuracy import labels_of, metric_of, truths_of
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import data_file, digests, drawn, same_kind
 from edgekit.metrics.classes import class_scores
@@ -302,18 +302,16 @@ def _batches(train: Split, settings: TrainPart) -> Any:
 
 def _judge(val: Split, side: int, metric: str) -> Callable[[Any], float]:
     """Return what judges a model on validation samples."""
-    import numpy as np
-
-    from edgekit.training.evaluate import classes_by, found_by, truths_in
+    from edgekit.training.evaluate import classes_by, found_by
 
     sensor = val.sensor
     if val.task == "classify":
         assert sensor
-        labels = np.array([int(s.classes[0]) for s in val.samples])
+        labels = labels_of(val.samples)
         return lambda model: class_scores(
             labels, classes_by(model, val.samples, sensor=sensor), val.names
         ).value(metric)
-    truths = truths_in(val.samples) if sensor else truths_of(val.samples)
+    truths = truths_of(val.samples, raw=sensor is not None)
     return lambda model: score(
         truths, found_by(model, val.samples, side=side, sensor=sensor), val.names
     ).value(metric)

@@ -15,7 +15,7 @@ from edgekit.jobs.choose import Choice
 from edgekit.jobs.data import Data, timing_frames
 from edgekit.jobs.elsewhere import predictions
 from edgekit.jobs.engines_ready import engine_ready
-from edgekit.jobs.model import Loaded, load_model
+from edgekit.jobs.model import Loaded, behind_sensor, load_model
 from edgekit.jobs.trial import held
 from edgekit.jobs.variants import Lowered, lowered_from
 from edgekit.measure.percentiles import percentile
@@ -70,11 +70,13 @@ def ways_in(
 ) -> tuple[WayIn, ...]:
     """Return what would be nearer, fastest last; measured here, predicted for another device."""
     found = [*_precisions(choice, missed)]
-    found += (
-        _sizes_here(ask, source, loaded, plan, data, choice, missed)
-        if ask.here
-        else _sizes_there(ask, loaded, choice, missed)
-    )
+    # A sensor has one size, and other ones are no way in.
+    if not behind_sensor(ask):
+        found += (
+            _sizes_here(ask, source, loaded, plan, data, choice, missed)
+            if ask.here
+            else _sizes_there(ask, loaded, choice, missed)
+        )
     return tuple(sorted(found, key=lambda w: -w.ms))
 
 

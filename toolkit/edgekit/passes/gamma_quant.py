@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 
 from edgekit.codecs.curves import fixed_codes, refuse_wide, thresholds_of, usual_per, value_scale
-from edgekit.codecs.protocol import Codec
 from edgekit.codecs.sensor import Sensor
 from edgekit.codecs.sensor_table import PLUGIN as CODEC
 from edgekit.codecs.sensor_table import Table, table_of
@@ -76,7 +75,7 @@ class GammaQuant:
         contract = replace(network.contract, inputs=inputs_of(model), frames=Frames(coding=coding))
         graph = Graph(path=path, sha256=digest_file(path))
         done = replace(network, graphs={**network.graphs, "main": graph}, contract=contract)
-        return Change(network=done, changed=True, facts=_facts(table, CODEC))
+        return Change(network=done, changed=True, facts=_facts(table))
 
 
 def _table(settings: Settings, context: Context, shape: tuple[int, ...]) -> Table:
@@ -140,8 +139,8 @@ def differs(settings: Settings, learned: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {learned[k]} instead of {v}" for k, v in wanted.items() if learned[k] != v)
 
 
-def _facts(table: Table, codec: Codec) -> dict[str, Any]:
-    sent, whole = codec.sizes(table.settings())
+def _facts(table: Table) -> dict[str, Any]:
+    sent, whole = CODEC.sizes(table.settings())
     codes = table.codes()
     return {
         "curve": table.curve, "bits": table.bits, "sensor_bits": table.sensor.bits, "signed": table.sensor.signed,

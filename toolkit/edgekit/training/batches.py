@@ -52,6 +52,8 @@ class Batches:
     ) -> None:
         self.samples, self.settings, self.sensor = samples, settings, sensor
         self._fill = sensor.black if sensor else GREY
+        self._kept: dict[int, np.ndarray] = {}
+        self._room = _MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.places = self._tiles() if settings.tile else [_Place(k) for k in range(len(samples))]
         if settings.limit:
             self.places = self.places[: settings.limit]
@@ -61,8 +63,6 @@ class Batches:
                 f"train: {len(self.places)} training images are fewer than one batch of {settings.batch}",
                 hint="Lower train.batch or give more images.",
             )
-        self._kept: dict[int, np.ndarray] = {}
-        self._room = _MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     def epoch(self, number: int) -> Iterator[dict[str, Tensor]]:
         """Give the batches of one epoch, the next one made while the caller works on this one."""
@@ -159,7 +159,7 @@ class Batches:
         side = self.settings.imgsz
         found = []
         for k, sample in enumerate(self.samples):
-            width, height = self._size(sample.path)
+            width, height = self._size(k)
             if min(width, height) < side:
                 raise RecipeError(
                     f"{sample.path}: {width} x {height} is smaller than a tile of {side}",
@@ -168,11 +168,12 @@ class Batches:
             found += [_Place(k, left, top) for top in _starts(height, side) for left in _starts(width, side)]
         return found
 
-    def _size(self, path: Path) -> tuple[int, int]:
-        """Return width and height of what a file becomes, without decoding an image."""
+    def _size(self, sample: int) -> tuple[int, int]:
+        """Return width and height of what a sample becomes; an image is not decoded for it, raw planes are kept."""
         if self.sensor:
-            height, width = sensor_planes(path, self.sensor).shape[1:]
+            height, width = self._image(sample).shape[:2]
             return width, height
+        path = self.samples[sample].path
         pillow = need("PIL.Image", extra="train")
         try:
             with pillow.open(path) as opened:

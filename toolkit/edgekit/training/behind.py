@@ -12,7 +12,7 @@ from torch import Tensor
 from edgekit.codecs.sensor import Sensor
 from edgekit.data.sample import Sample
 from edgekit.frames.raw import sensor_planes
-from edgekit.training.curve import Curve, Sensed, refuse_useless
+from edgekit.training.curve import Curve, Sensed
 
 # Signals that the curve starts from; of images fewer, each has a hundred thousand values.
 _SIGNALS, _VALUES = 256, 4_000_000
@@ -24,11 +24,9 @@ def behind(settings: Any, sensor: Sensor, samples: Sequence[Sample], net: Any) -
     Raises:
         RecipeError: The signals are constant, saturated, or not this sensor's.
     """
-    signals = starts(samples, sensor)
-    refuse_useless(signals, sensor)
     front = Curve(
         sensor, bits=settings.bits, curve=settings.curve, mode=settings.mode, per=settings.per,
-        samples=signals,
+        samples=starts(samples, sensor),
     )  # fmt: skip
     return Sensed(front, net)
 

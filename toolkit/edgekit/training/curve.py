@@ -62,6 +62,8 @@ class Curve(nn.Module):
             mode,
         )
         refuse_wide(sensor, self.bits)
+        if samples is not None:
+            refuse_useless(samples, sensor)
         self.per = usual_per(sensor, per)
         self.scale, self.offset = value_scale(sensor, self.bits, curve)
         self.groups = groups_of(sensor, per)
@@ -226,16 +228,11 @@ def groups_of(sensor: Sensor, per: str) -> tuple[int, ...]:
 
 
 def start_of(samples: NDArray[np.integer], sensor: Sensor, groups: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return gain and middle of each group, from quantiles of real signals (C, n).
-
-    Raises:
-        RecipeError: The signals are constant, or full of values at the sensor's end.
-    """
+    """Return gain and middle of each group, from quantiles of real signals (C, n)."""
     gains, middles = [], []
     for group in range(max(groups) + 1):
         rows = [k for k, g in enumerate(groups) if g == group]
         x = samples[rows].ravel().astype(np.float64)
-        _refuse_useless(x, sensor, ", ".join(sensor.names[k] for k in rows))
         if sensor.signed:
             u = x / (1 << (sensor.bits - 1))
             middle = float(np.median(u))

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from edgekit.answers.detect import Detect
 from edgekit.codecs.sensor import Sensor
 from edgekit.core.records import Answers, Frames
-from edgekit.data.dataset import pixel_boxes
 from edgekit.data.sample import Sample
 from edgekit.frames.coded import place_of
 from edgekit.frames.images import read_image
 from edgekit.frames.place import Placement
 from edgekit.frames.prepare import prepare
-from edgekit.frames.raw import fitted_planes, read_signal, sensor_planes
-from edgekit.metrics.coco_map import LIMIT, SCORE, Found, Truth
+from edgekit.frames.raw import fitted_planes, sensor_planes
+from edgekit.metrics.coco_map import LIMIT, SCORE, Found
 from edgekit.training.windows import signals_of
 
 _AT_ONCE = 256
@@ -70,15 +69,3 @@ def classes_by(model: Any, samples: Sequence[Sample], *, sensor: Sensor) -> NDAr
         given = signals_of([s.path for s in samples[k : k + _AT_ONCE]], sensor)
         rows.append(model(torch.from_numpy(given).to(device)).float().cpu().numpy())
     return np.concatenate(rows)
-
-
-def truths_in(samples: Sequence[Sample]) -> list[Truth]:
-    """Return the labels of raw images in pixels of the sensor."""
-    found = []
-    for sample in samples:
-        height, width = read_signal(sample.path).shape
-        boxes = pixel_boxes(sample, width, height)
-        found.append(
-            Truth(width=width, height=height, boxes=boxes, classes=sample.classes, crowd=sample.crowd)
-        )
-    return found
