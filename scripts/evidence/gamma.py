@@ -131,6 +131,7 @@ def run_of(name: str, arm: Arm, seed: int, work: Path, *, short: bool) -> Any:
     from edgekit.training.behind import starts
     from edgekit.training.curve import Curve, Sensed
     from edgekit.training.loop import Run
+    from edgekit.training.schedule import curve_group
     from edgekit.training.windows import Windows
 
     task = TASKS[name]
@@ -143,9 +144,10 @@ def run_of(name: str, arm: Arm, seed: int, work: Path, *, short: bool) -> Any:
     start = starts(split.samples, split.sensor)
     front = Curve(split.sensor, bits=arm.bits or 4, curve=arm.curve, mode=arm.mode, samples=start)
     batches = (Batches if detect else Windows)(split.samples, settings, sensor=split.sensor)
+    model = Sensed(front, net_of(task, split, seed))
     return Run(
-        model=Sensed(front, net_of(task, split, seed)), batches=batches, settings=settings, work=folder,
-        bf16=settings.precision == "bf16", curve=task.curve,
+        model=model, batches=batches, settings=settings, work=folder, bf16=settings.precision == "bf16",
+        apart=curve_group(model, task.curve),
     )  # fmt: skip
 
 

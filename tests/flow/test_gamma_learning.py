@@ -16,6 +16,7 @@ from edgekit.training.behind import starts
 from edgekit.training.curve import Curve, Sensed
 from edgekit.training.evaluate import classes_by
 from edgekit.training.loop import Run
+from edgekit.training.schedule import curve_group
 from edgekit.training.settings import TrainPart
 from edgekit.training.windows import Windows
 
@@ -45,7 +46,7 @@ def test_four_learned_bits_are_as_good_as_twelve(tmp_path: Path):
         work = tmp_path / name
         work.mkdir()
         model.load_state_dict(
-            Run(model=model, batches=batches, settings=SETTINGS, work=work, curve=3.0).train()
+            Run(model=model, batches=batches, settings=SETTINGS, work=work, apart=curve_group(model, 3.0)).train()
         )
         found[name] = class_scores(
             truth, classes_by(model.eval(), val.samples, sensor=train.sensor), val.names

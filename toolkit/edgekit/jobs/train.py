@@ -256,7 +256,7 @@ def _train(
     from edgekit.models.torch_models import build
     from edgekit.training.behind import behind, coded, unwrapped
     from edgekit.training.loop import Run
-    from edgekit.training.schedule import curve_rate
+    from edgekit.training.schedule import curve_group, curve_rate
     from edgekit.training.start import begin, in_bf16
 
     train, val = splits
@@ -272,7 +272,7 @@ def _train(
     run = Run(
         model=model, batches=batches, settings=settings, work=work, bf16=bf16,
         judge=_judge(val, side, metric) if val.samples else None, teacher=build(teacher).module if teacher else None,
-        curve=curve_rate(settings, curve.lr if curve else 0.0),
+        apart=curve_group(model, curve_rate(settings, curve.lr)) if curve else (),
     )  # fmt: skip
     weights = _within_memory(run)
     coding = coded(run.model, weights, side) if curve else None

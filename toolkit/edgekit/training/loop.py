@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,6 @@ from edgekit.training.slide import SlideBCE
 from edgekit.training.state import State, restore_state, save_state
 from edgekit.training.windows import Windows
 
-_CLIP = 10.0
 STATE, BEST = "state.safetensors", "best.safetensors"
 
 
@@ -43,7 +42,9 @@ class Run:
         judge: Gives the metric of a model, higher is better; None judges nothing.
         bf16: Whether the forward pass runs in bfloat16.
         teacher: A detector to learn from.
-        curve: Learning rate of the sensor's curve, as a factor on the network's.
+        apart: Groups of parameters with a rate of their own; see `optimizer_of`.
+        criterion: The loss; None takes the model's own.
+        clip: Largest norm of the gradient.
     """
 
     model: Any
@@ -53,7 +54,9 @@ class Run:
     judge: Callable[[Any], float] | None = None
     bf16: bool = False
     teacher: Any = None
-    curve: float = 1.0
+    apart: Sequence[dict[str, Any]] = ()
+    criterion: Any = None
+    clip: float = 10.0
     state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
@@ -61,9 +64,10 @@ class Run:
         self.model = self.model.to(self.device, memory_format=torch.channels_last)
         for name, p in self.model.named_parameters():
             p.requires_grad = ".dfl" not in name
-        self.optimizer = optimizer_of(self.model, self.settings, curve=self.curve)
+        self.optimizer = optimizer_of(self.model, self.settings, apart=self.apart)
         self.front = self.model.front if isinstance(self.model, Sensed) else None
-        self.criterion = criterion_of(self.model.net if self.front else self.model, self.settings)
+        if self.criterion is None:
+            self.criterion = criterion_of(self.model.net if self.front else self.model, self.settings)
         self.average = copied(self.model)
         if self.teacher is not None:
             check_teacher(self.model, self.teacher)
@@ -123,7 +127,8 @@ class Run:
             found = found.float()
         else:
             found = {k: v.float() if isinstance(v, Tensor) else v for k, v in found.items()}
-        loss, parts = self.criterion.loss(found, batch)
+        # Draws of a loss are keyed by the step, so that a run which goes on draws as one that never stopped.
+        loss, parts = self.criterion.loss(found, {**batch, "step": step})
         loss = loss.sum()
         said = {k: float(v) for k, v in parts.items()}
         if taught is not None:
@@ -133,7 +138,7 @@ class Run:
             raise RecipeError(f"train: the loss became {float(loss)} at step {step}", hint="Lower train.lr.")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
         move_average(self.average, self.model, step, self.settings.average)
         return said

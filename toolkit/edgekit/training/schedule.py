@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from edgekit.training.curve import Sensed
 from edgekit.training.settings import TrainPart
 
 # Adam moves every parameter by about its rate: at the network's own, γ went from 1 to 0.28 in 30 epochs and lost 0.7
@@ -30,23 +30,28 @@ def rate(step: int, total: int, warmup: int, settings: TrainPart) -> float:
     return settings.lr * (settings.final_lr + (1 - settings.final_lr) * left)
 
 
-def optimizer_of(model: Any, settings: TrainPart, *, curve: float = 1.0) -> torch.optim.Optimizer:
+def curve_group(model: Any, factor: float) -> list[dict[str, Any]]:
+    """Return the group of a sensor's curve: its own rate, as a factor on the network's, and no weight decay."""
+    return [{"params": list(model.front.parameters()), "weight_decay": 0.0, "factor": factor}]
+
+
+def optimizer_of(
+    model: Any, settings: TrainPart, *, apart: Sequence[dict[str, Any]] = ()
+) -> torch.optim.Optimizer:
     """Return the optimizer: weight decay on convolution weights only.
 
     Args:
-        model: What is trained; parameters of its `front` form a group of their own.
+        model: What is trained.
         settings: Of the training.
-        curve: Learning rate of that group, as a factor on the others'.
+        apart: Groups of parameters with a rate of their own: `params`, `weight_decay`, and `factor` on the rate.
     """
-    front = list(model.front.parameters()) if isinstance(model, Sensed) else []
-    own = {id(p) for p in front}
+    own = {id(p) for group in apart for p in group["params"]}
     learned = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in learned if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    if front:
-        groups.append({"params": front, "weight_decay": 0.0, "factor": curve})
+    groups += apart
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=True)

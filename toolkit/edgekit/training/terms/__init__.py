@@ -1,0 +1,1 @@
+"""Terms of a distillation's loss, one file each."""
