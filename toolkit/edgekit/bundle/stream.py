@@ -1,0 +1,306 @@
+"""Fetch a bundle file by file, each checked by its hash before it is used: from a folder, an `.ekb` or a server."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import shutil
+import struct
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from edgekit.bundle.manifest import MANIFEST, SIGNATURE, Manifest, parse_manifest
+from edgekit.bundle.sign import check
+from edgekit.core.errors import LinkError, RecipeError, VerificationError
+
+_CHUNK = 256 * 1024
+_TIMEOUT_S = 20.0
+_HEADER = struct.Struct("<IHHHHHIIIHH")
+_LOCAL = 0x04034B50
+
+
+class Origin(Protocol):
+    """Where the files of a bundle come from."""
+
+    def read(self, path: str, first: int) -> Iterator[bytes]:
+        """Give a file's bytes from byte `first` on.
+
+        Raises:
+            LinkError: The server cannot be reached, or the connection broke.
+            RecipeError: There is no such file.
+        """
+
+
+class Stream:
+    """A bundle that is fetched as it is needed; a context manager.
+
+    Args:
+        where: A folder, an `.ekb`, or the `http://` or `https://` address of either.
+        trusted_key: PEM file with the public key that must have signed it.
+
+    Attributes:
+        manifest: What the bundle holds; its signature was checked where a key was given.
+        folder: Where fetched files lie; the bundle itself where that is a folder.
+        signature: "none", "not checked", or "good".
+        fetched: Bytes that came through so far, the manifest left out.
+
+    Raises:
+        RecipeError: There is nothing at `where`.
+        LinkError: The server cannot be reached.
+        VerificationError: The manifest or its signature is not right.
+    """
+
+    def __init__(self, where: str, *, trusted_key: Path | None = None) -> None:
+        self.where = where
+        self.fetched = 0
+        self._origin, local = _origin_of(where)
+        raw = b"".join(self._origin.read(MANIFEST, 0))
+        self.manifest: Manifest = parse_manifest(raw, where=where)
+        self.signature = self._signed(raw, trusted_key)
+        self._own = local is None
+        self.folder = local or Path(tempfile.mkdtemp(prefix="edgekit-"))
+        self._good: set[str] = set()
+
+    def __enter__(self) -> Stream:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove what was fetched."""
+        self.close()
+
+    def close(self) -> None:
+        """Remove what was fetched."""
+        if self._own:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _signed(self, raw: bytes, trusted_key: Path | None) -> str:
+        try:
+            found = b"".join(self._origin.read(SIGNATURE, 0))
+        except RecipeError:
+            found = b""
+        if trusted_key is None:
+            return "not checked" if found else "none"
+        if not found:
+            raise VerificationError(
+                f"{self.where}: is not signed, and a trusted key was given", hint="Ask for a signed bundle."
+            )
+        check(raw, found, trusted_key, where=self.where)
+        return "good"
+
+    def fetch(self, path: str, *, mb_s: float = 0.0) -> Path:
+        """Return a file of the bundle on this machine, its hash checked; what broke off is taken up where it stopped.
+
+        Args:
+            path: In the manifest.
+            mb_s: Megabytes a second at most; 0 for as fast as it comes.
+
+        Raises:
+            LinkError: The connection broke.
+            VerificationError: The file is not what the manifest says.
+        """
+        if path not in self.manifest.files:
+            raise VerificationError(f"{self.where}: {path} is not in the manifest", hint="Fetch the bundle again.")
+        target = self.folder / path
+        if path in self._good:
+            return target
+        size, sha256 = self.manifest.files[path]
+        if self._own:
+            self._copy(path, target, size, sha256, mb_s)
+        else:
+            self._check(path, size, sha256, mb_s)
+        self._good.add(path)
+        return target
+
+    def _check(self, path: str, size: int, sha256: str, mb_s: float) -> None:
+        """Read a file where it lies."""
+        digest, count = hashlib.sha256(), 0
+        for chunk in _paced(self._origin.read(path, 0), mb_s):
+            digest.update(chunk)
+            count += len(chunk)
+        self.fetched += count
+        _refuse_other(self.where, path, (count, digest.hexdigest()), (size, sha256))
+
+    def _copy(self, path: str, target: Path, size: int, sha256: str, mb_s: float) -> None:
+        """Bring a file here, in one piece or in several."""
+        part = target.with_name(target.name + ".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        digest, count = hashlib.sha256(), 0
+        if part.exists():
+            with part.open("rb") as file:
+                for chunk in iter(lambda: file.read(_CHUNK), b""):
+                    digest.update(chunk)
+                    count += len(chunk)
+        with part.open("ab") as file:
+            for chunk in _paced(self._origin.read(path, count), mb_s):
+                digest.update(chunk)
+                count += len(chunk)
+                self.fetched += len(chunk)
+                if count > size:
+                    break
+                file.write(chunk)
+        if count < size and is_address(self.where):
+            raise LinkError(
+                f"{self.where}: {path} broke off after {count} of {size} bytes", hint="Check the connection."
+            )
+        if (count, digest.hexdigest()) != (size, sha256):
+            # Begun anew next time: what is wrong cannot be mended by more of it.
+            part.unlink()
+        _refuse_other(self.where, path, (count, digest.hexdigest()), (size, sha256))
+        part.replace(target)
+
+
+def _refuse_other(where: str, path: str, found: tuple[int, str], wanted: tuple[int, str]) -> None:
+    if found[0] != wanted[0]:
+        raise VerificationError(
+            f"{where}: {path} has {found[0]} bytes, the manifest says {wanted[0]}", hint="Fetch the bundle again."
+        )
+    if found[1] != wanted[1]:
+        raise VerificationError(
+            f"{where}: {path} was changed, its SHA-256 is not the manifest's",
+            hint="Do not use it; fetch the bundle again.",
+        )
+
+
+def _paced(chunks: Iterator[bytes], mb_s: float) -> Iterator[bytes]:
+    """Give the chunks no faster than asked."""
+    began, count = time.perf_counter(), 0
+    for chunk in chunks:
+        yield chunk
+        count += len(chunk)
+        if mb_s:
+            time.sleep(max(0.0, count / (mb_s * 1e6) - (time.perf_counter() - began)))
+
+
+def is_address(where: str) -> bool:
+    """Return whether a bundle is on a server."""
+    return where.startswith(("http://", "https://"))
+
+
+def _origin_of(where: str) -> tuple[Origin, Path | None]:
+    """Return where the files come from, and the folder they lie in where it is one."""
+    if is_address(where):
+        if urllib.parse.urlsplit(where).path.endswith(".ekb"):
+            return _Archive(where, _Served(where)), None
+        return _Folder(where, _Served), None
+    path = Path(where)
+    if path.is_dir():
+        if not (path / MANIFEST).is_file():
+            raise RecipeError(f"{path}: no bundle, {MANIFEST} is missing", hint="Give the bundle's own folder.")
+        return _Folder(str(path), _File), path
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such bundle", hint="Check the path.")
+    return _Archive(where, _File(where)), None
+
+
+class _Bytes(Protocol):
+    def read(self, first: int, count: int | None) -> Iterator[bytes]: ...
+
+
+class _File:
+    """Bytes of a file here."""
+
+    def __init__(self, where: str) -> None:
+        self._where = Path(where)
+
+    def read(self, first: int, count: int | None) -> Iterator[bytes]:
+        try:
+            with self._where.open("rb") as file:
+                file.seek(first)
+                yield from _chunks(file, count)
+        except OSError as error:
+            raise RecipeError(f"{self._where}: cannot be read ({error.strerror})", hint="Check the path.") from error
+
+
+class _Served:
+    """Bytes of a file on a server, by one request each."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def read(self, first: int, count: int | None) -> Iterator[bytes]:
+        last = "" if count is None else str(first + count - 1)
+        asked = {"Range": f"bytes={first}-{last}"} if first or count is not None else {}
+        request = urllib.request.Request(self._where, headers=asked)  # noqa: S310 - http and https alone come here
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+                if first and answer.status != 206:
+                    # A server without ranges sends all of it.
+                    _skip(answer, first)
+                yield from _chunks(answer, count)
+        except urllib.error.HTTPError as error:
+            kind = RecipeError if error.code in {404, 410} else LinkError
+            raise kind(f"{self._where}: the server answers {error.code} {error.reason}", hint="Check the address.") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise LinkError(f"{self._where}: {error or type(error).__name__}", hint="Check the connection.") from error
+
+
+def _chunks(file: Any, count: int | None) -> Iterator[bytes]:
+    left = count
+    while left is None or left > 0:
+        chunk = file.read(_CHUNK if left is None else min(_CHUNK, left))
+        if not chunk:
+            if left:
+                raise OSError(f"broke off, {left} bytes are missing")
+            return
+        left = None if left is None else left - len(chunk)
+        yield chunk
+
+
+def _skip(file: BinaryIO, count: int) -> None:
+    for _ in _chunks(file, count):
+        pass
+
+
+class _Folder:
+    """A bundle's folder, here or on a server."""
+
+    def __init__(self, where: str, kind: Any) -> None:
+        self._where, self._kind = where.rstrip("/"), kind
+
+    def read(self, path: str, first: int) -> Iterator[bytes]:
+        name = urllib.parse.quote(path) if self._kind is _Served else path
+        yield from self._kind(f"{self._where}/{name}").read(first, None)
+
+
+class _Archive:
+    """An `.ekb`: stored entries whose local headers say their sizes, read forward, each place remembered."""
+
+    def __init__(self, where: str, source: _Bytes) -> None:
+        self._where, self._source = where, source
+        self._places: dict[str, tuple[int, int]] = {}
+        self._next = 0
+
+    def read(self, path: str, first: int) -> Iterator[bytes]:
+        while path not in self._places:
+            self._step(path)
+        place, size = self._places[path]
+        if size > first:
+            yield from self._source.read(place + first, size - first)
+
+    def _step(self, wanted: str) -> None:
+        """Read one more local header."""
+        try:
+            head = b"".join(self._source.read(self._next, _HEADER.size))
+            mark, _, flags, method, _, _, _, size, whole, name_length, extra = _HEADER.unpack(head)
+        except (OSError, struct.error) as error:
+            raise VerificationError(f"{self._where}: is no whole bundle ({error})", hint="Fetch it again.") from error
+        if mark != _LOCAL:
+            if not self._places:
+                raise VerificationError(f"{self._where}: is no bundle, its first bytes are no ZIP's", hint="Check it.")
+            raise RecipeError(f"{self._where}: holds no {wanted}", hint="Fetch the bundle again.")
+        if method or flags & 8 or size != whole:
+            raise VerificationError(
+                f"{self._where}: cannot be read forward, its entries are not stored",
+                hint="Pack it with edgekit bundle pack.",
+            )
+        at = self._next + _HEADER.size
+        name = b"".join(self._source.read(at, name_length)).decode(errors="replace")
+        self._places[name] = (at + name_length + extra, size)
+        self._next = at + name_length + extra + size

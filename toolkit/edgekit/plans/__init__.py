@@ -1,0 +1,1 @@
+"""How the parts of a model run together, and everything decided while it runs."""
