@@ -172,7 +172,7 @@ def _from_torch(ask: Ask, source: Source, few: Sequence[Sample], size: int) -> t
 
     built = build(source, seed=ask.checked.recipe.data.seed)
     module = for_export(built.module)
-    side = size or _NO_SHAPE[2]
+    side = size or int(source.settings.get("side", 0)) or _NO_SHAPE[2]
     if side % built.stride:
         raise RecipeError(
             f"export.imgsz: {side} is no multiple of the model's stride {built.stride}",

@@ -15,6 +15,7 @@ from edgekit.core.errors import MissingError, RecipeError, ResourceError
 from edgekit.core.files import resource_errors, write_bytes, write_json
 from edgekit.core.lazy import have, need
 from edgekit.core.lock import locked
+from edgekit.core.records import Frames
 from edgekit.core.watch import watcher
 from edgekit.data.dataset import read_split
 from edgekit.data.sample import Split
@@ -23,6 +24,7 @@ from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import data_file, digests, drawn, same_kind
 from edgekit.metrics.classes import class_scores
 from edgekit.metrics.coco_map import score
+from edgekit.models.classifiers import is_classifier
 from edgekit.models.find import find_by_name
 from edgekit.models.records import Source
 from edgekit.models.small import SMALL
@@ -35,6 +37,7 @@ _SCENES, _TILES_A_SCENE = 2000, 4
 # Whose code decides what a training learns and which epoch is the best.
 _ROOMS = ("training", "models", "data", "frames", "codecs", "metrics", "answers")
 _END_TO_END = ("yolov10", "yolo26")
+_CLASSIFIERS = ("small", "classifier")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +163,7 @@ def refuse_unlike(ask: Ask, source: Source, train: Split, curve: Any) -> None:
             f"{where}: train: the data is a sensor's raw values",
             hint="Add gamma-quant to passes; `curve: none` keeps all bits.",
         )
-    task = "classify" if source.kind == "small" else "detect"
+    task = "classify" if source.kind in _CLASSIFIERS else "detect"
     if train.task != task:
         raise RecipeError(
             f"{where}: train: {source.what} is to {task}, the data is to {train.task}",
@@ -201,6 +204,11 @@ def teacher_of(ask: Ask, names: Sequence[str]) -> Source | None:
 def _refuse_shape(ask: Ask, source: Source, train: Split) -> None:
     """Refuse a network for another kind of signal."""
     where, sensor = ask.checked.path, train.sensor
+    if source.kind == "classifier" and sensor:
+        raise RecipeError(
+            f"{where}: train: {source.what} takes images, the data is a sensor's raw values",
+            hint="Take a small classifier (`edgekit models list`), or pictures.",
+        )
     if source.kind != "small":
         if sensor and not sensor.mosaic:
             raise RecipeError(
@@ -261,17 +269,17 @@ def _train(
 
     train, val = splits
     metric, side, curve = metric_of(ask, train), _side(ask, settings), curve_settings(ask)
-    batches = _batches(train, settings)
+    batches = batches_of(train, settings, side)
     if source.kind == "small":
         source = replace(source, settings={**source.settings, "shape": batches.shape})
     model, taken = begin(source, seed=settings.seed)
     if curve:
         assert train.sensor
         model = behind(curve, train.sensor, train.samples, model)
-    bf16 = source.kind != "small" and in_bf16(settings.precision, ask.host.get("isa", []))
+    bf16 = source.kind == "ultralytics" and in_bf16(settings.precision, ask.host.get("isa", []))
     run = Run(
         model=model, batches=batches, settings=settings, work=work, bf16=bf16,
-        judge=_judge(val, side, metric) if val.samples else None, teacher=build(teacher).module if teacher else None,
+        judge=judge_of(val, side, metric) if val.samples else None, teacher=build(teacher).module if teacher else None,
         apart=curve_group(model, curve_rate(settings, curve.lr)) if curve else (),
     )  # fmt: skip
     weights = _within_memory(run)
@@ -290,24 +298,31 @@ def _train(
     write_bytes(out / WEIGHTS, packed(weights, record))
 
 
-def _batches(train: Split, settings: TrainPart) -> Any:
+def batches_of(train: Split, settings: TrainPart, side: int) -> Any:
+    """Return the batches of a training: images with boxes, pictures, or a sensor's signals."""
     from edgekit.training.batches import Batches
+    from edgekit.training.pictures import Pictures, pictures_of
     from edgekit.training.windows import Windows
 
     if train.task == "detect":
         return Batches(train.samples, settings, sensor=train.sensor)
-    assert train.sensor
+    if train.sensor is None:
+        few = train.samples[: settings.limit or None]
+        return Pictures(*pictures_of(few, Frames(resize="crop"), (side, side)), settings)
     return Windows(train.samples, settings, train.sensor)
 
 
-def _judge(val: Split, side: int, metric: str) -> Callable[[Any], float]:
+def judge_of(val: Split, side: int, metric: str) -> Callable[[Any], float]:
     """Return what judges a model on validation samples."""
-    from edgekit.training.evaluate import classes_by, found_by
+    from edgekit.training.evaluate import classes_by, classes_of_pictures, found_by
+    from edgekit.training.pictures import pictures_of
 
     sensor = val.sensor
     if val.task == "classify":
-        assert sensor
         labels = labels_of(val.samples)
+        if sensor is None:
+            images, _ = pictures_of(val.samples, Frames(resize="crop"), (side, side))
+            return lambda model: class_scores(labels, classes_of_pictures(model, images), val.names).value(metric)
         return lambda model: class_scores(
             labels, classes_by(model, val.samples, sensor=sensor), val.names
         ).value(metric)
@@ -346,7 +361,7 @@ def packed(weights: Mapping[str, Any], record: Mapping[str, Any]) -> bytes:
         "architecture": str(record["architecture"]), "classes": json.dumps(list(record["classes"])),
         "options": json.dumps(record["options"], sort_keys=True),
         # Nets and loss of the small classifiers are our own: their weights belong to whoever trained them.
-        "license": "" if record["architecture"] in SMALL else _LICENCE,
+        "license": "" if record["architecture"] in SMALL or is_classifier(str(record["architecture"])) else _LICENCE,
         "record": json.dumps(short, sort_keys=True),
     }  # fmt: skip
     if record.get("coding"):

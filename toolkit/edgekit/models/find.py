@@ -13,6 +13,7 @@ from edgekit.core.places import shipped
 from edgekit.core.plugins import suggestion
 from edgekit.graph.onnx_file import external_files
 from edgekit.models.architectures import architectures, is_ours, refuse_options
+from edgekit.models.classifiers import CLASSIFIERS, classifier_options, is_classifier
 from edgekit.models.records import Source
 from edgekit.models.small import SMALL
 from edgekit.models.timm_weights import is_timm
@@ -42,7 +43,7 @@ def families() -> tuple[str, ...]:
 
 def catalogue() -> tuple[str, ...]:
     """Return every name the catalogue can build."""
-    return (*shipped_models(), *families(), *SMALL)
+    return (*shipped_models(), *families(), *SMALL, *CLASSIFIERS)
 
 
 def find_by_name(
@@ -71,6 +72,8 @@ def find_by_name(
         name = read_header(ours[name].with_suffix(".safetensors")).architecture
     if name in SMALL:
         return _small(name, weights=weights, nc=nc, options=options)
+    if is_classifier(name):
+        return _classifier(name, weights=weights, nc=nc, options=options or {})
     if not is_ours(name) and not _ULTRALYTICS.match(name):
         raise RecipeError(f"model.name: no model {name!r}", hint=suggestion(name, catalogue()))
     if options and not is_ours(name):
@@ -122,6 +125,18 @@ def _small(name: str, *, weights: Path | None, nc: int, options: Mapping[str, An
         "shape": list(header.record.get("shape", ())),
     }  # fmt: skip
     return Source(kind="small", what=name, sha256=digest_file(weights) if weights else "", settings=settings)
+
+
+def _classifier(name: str, *, weights: Path | None, nc: int, options: Mapping[str, Any]) -> Source:
+    """Return the source of an image classifier; what its weights were trained with stands below the options."""
+    header = _header_of(weights, name, nc)
+    settings: dict[str, Any] = {
+        "architecture": name, "nc": nc or len(header.classes) or 1000, "weights": str(weights or ""),
+        "options": classifier_options(name, {**header.options, **options}), "classes": list(header.classes),
+        "licence": header.licence, "side": int(header.record.get("judged_at", 0)),
+    }  # fmt: skip
+    sha256 = digest_file(weights) if weights else ""
+    return Source(kind="classifier", what=name, sha256=sha256, settings=settings)
 
 
 def find_by_path(path: Path, *, trust: bool, nc: int = 0) -> Source:

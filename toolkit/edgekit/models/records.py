@@ -23,7 +23,7 @@ class Source:
     """A model that was found but not loaded yet.
 
     Attributes:
-        kind: "onnx", "ultralytics" or "function".
+        kind: "onnx", "ultralytics", "small", "classifier" or "function".
         path: Its file, where it has one.
         sha256: Of that file.
         what: How a person calls it.

@@ -11,6 +11,7 @@ from edgekit.core.errors import MissingError, RecipeError
 from edgekit.core.lazy import need
 from edgekit.core.records import Answers, Frames
 from edgekit.models.architectures import architecture, is_ours
+from edgekit.models.classifiers import build_classifier
 from edgekit.models.records import Declared, Source
 from edgekit.models.small import build_small
 from edgekit.models.timm_weights import from_timm, is_timm
@@ -40,6 +41,8 @@ def build(source: Source, *, seed: int = 0) -> Loaded:
         return _function(source)
     if source.kind == "small":
         return _small(source)
+    if source.kind == "classifier":
+        return _classifier(source)
     return _ultralytics(source)
 
 
@@ -88,6 +91,18 @@ def _small(source: Source) -> Loaded:
         module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     answers = Answers(task="classify", classes=tuple(settings["classes"]))
     declared = Declared(answers=answers, licence=settings["licence"])
+    return Loaded(module=module.float().eval(), declared=declared, stride=1)
+
+
+def _classifier(source: Source) -> Loaded:
+    """Return an image classifier with its weights, else random ones."""
+    settings = source.settings
+    module = build_classifier(source.what, nc=int(settings["nc"]), options=settings["options"])
+    if settings["weights"]:
+        tensors = need("safetensors.torch", extra="train").load_file(settings["weights"])
+        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    answers = Answers(task="classify", classes=tuple(settings["classes"]))
+    declared = Declared(answers=answers, frames=Frames(resize="crop"), licence=settings["licence"])
     return Loaded(module=module.float().eval(), declared=declared, stride=1)
 
 

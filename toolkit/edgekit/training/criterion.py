@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.loss import v8DetectionLoss
 
 from edgekit.core.errors import RecipeError
-from edgekit.models.small_nets import Small
 from edgekit.training.settings import TrainPart
 from edgekit.training.slide import SlideAssigner, SlideBCE
 
@@ -36,7 +36,7 @@ def criterion_of(model: Any, settings: TrainPart) -> Any:
     Raises:
         RecipeError: The detector is end-to-end; its two-branch loss is not offered here.
     """
-    if isinstance(model, Small):
+    if not isinstance(model, DetectionModel):
         return Classes()
     if hasattr(model.model[-1], "one2one_cv2"):
         raise RecipeError(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from edgekit.core.errors import RecipeError
 from edgekit.core.watch import watcher
 from edgekit.machine.probe import computes_bf16
+from edgekit.models.classifiers import build_classifier
 from edgekit.models.records import Source
 from edgekit.models.small import build_small
 from edgekit.models.timm_weights import from_timm, is_timm
@@ -28,6 +29,10 @@ def begin(source: Source, *, seed: int) -> tuple[Any, int]:
     torch.manual_seed(seed)
     if source.kind == "small":
         model = build_small(source.what, shape=source.settings["shape"], nc=int(source.settings["nc"]))
+    elif source.kind == "classifier":
+        model = build_classifier(
+            source.what, nc=int(source.settings["nc"]), options=source.settings["options"]
+        )
     else:
         model = fresh(architecture_of(source), nc=int(source.settings["nc"]))
     if not source.settings["weights"]:
