@@ -46,7 +46,9 @@ def test_four_learned_bits_are_as_good_as_twelve(tmp_path: Path):
         work = tmp_path / name
         work.mkdir()
         model.load_state_dict(
-            Run(model=model, batches=batches, settings=SETTINGS, work=work, apart=curve_group(model, 3.0)).train()
+            Run(
+                model=model, batches=batches, settings=SETTINGS, work=work, apart=curve_group(model, 3.0)
+            ).train()
         )
         found[name] = class_scores(
             truth, classes_by(model.eval(), val.samples, sensor=train.sensor), val.names

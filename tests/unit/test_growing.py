@@ -24,7 +24,11 @@ NONE = Contract(inputs=(), outputs=())
 def opener(folder: Path):
     def opened(segment):
         artifact = Artifact(
-            backend="onnxruntime", precision="fp32", main=folder / segment.file, contract=NONE, options={"threads": 1}
+            backend="onnxruntime",
+            precision="fp32",
+            main=folder / segment.file,
+            contract=NONE,
+            options={"threads": 1},
         )
         return OnnxRuntime().open(artifact)
 
@@ -69,7 +73,10 @@ def test_a_detectors_chain_equals_torch_through_its_neck(tmp_path: Path):
     from edgekit.training.distillation.pair import Pair
 
     torch.manual_seed(0)
-    nets = [for_export(fresh(architecture(n, nc=3), nc=3).eval()) for n in ("hierlight-yolo-s", "hierlight-yolo-n")]
+    nets = [
+        for_export(fresh(architecture(n, nc=3), nc=3).eval())
+        for n in ("hierlight-yolo-s", "hierlight-yolo-n")
+    ]
     pair = Pair(*(staged(n, shape=(3, 64, 64)) for n in nets), shape=(3, 64, 64)).eval()
     masks = (*prefix_masks(4), "STST", "SSST")
     parts = parts_of(pair, masks, shape=(3, 64, 64), input_name="images", opset=17)
@@ -77,7 +84,9 @@ def test_a_detectors_chain_equals_torch_through_its_neck(tmp_path: Path):
         onnx.save(part.model, tmp_path / f"{name}.onnx")
     ort = OnnxRuntime()
     sessions = {
-        n: ort.open(Artifact(backend="onnxruntime", precision="fp32", main=tmp_path / f"{n}.onnx", contract=NONE))
+        n: ort.open(
+            Artifact(backend="onnxruntime", precision="fp32", main=tmp_path / f"{n}.onnx", contract=NONE)
+        )
         for n in parts
     }
     x = torch.rand(1, 3, 64, 64)
@@ -123,7 +132,9 @@ def test_answers_under_load_are_those_of_the_plan_they_report(tmp_path: Path):
     rng = np.random.default_rng(0)
     inputs = [rng.random((1, *SHAPE), np.float32) for _ in range(8)]
     with torch.no_grad():
-        wanted = {s.mask: [pair.mixed(torch.from_numpy(x), s.mask).numpy() for x in inputs] for s in growth.steps}
+        wanted = {
+            s.mask: [pair.mixed(torch.from_numpy(x), s.mask).numpy() for x in inputs] for s in growth.steps
+        }
     slow = opener(tmp_path)
 
     def opened(segment):

@@ -12,10 +12,10 @@ import torchvision.models as zoo
 from torch import nn
 
 from edgekit.core.errors import RecipeError
+from edgekit.models.architectures import architecture
 from edgekit.models.classifiers import build_classifier
 from edgekit.models.staged import staged
 from edgekit.models.torch_models import fresh
-from edgekit.models.architectures import architecture
 from edgekit.training.distillation.criterion import Distilled
 from edgekit.training.distillation.masks import prefix_masks, random_mask
 from edgekit.training.distillation.pair import Pair
@@ -109,9 +109,7 @@ def test_stages_that_cannot_be_cut_say_why():
 
 def resnet(widths, depth=1, seed=0, nc=5):
     options = {"widths": widths, "depths": [depth] * 4}
-    return staged(
-        seeded(lambda: build_classifier("resnet", nc=nc, options=options), seed), shape=SMALL
-    )
+    return staged(seeded(lambda: build_classifier("resnet", nc=nc, options=options), seed), shape=SMALL)
 
 
 def test_whole_masks_are_teacher_and_student_themselves():
@@ -139,7 +137,8 @@ def test_the_teacher_stays_in_eval_mode_and_out_of_what_is_saved():
 
 def test_equal_widths_need_no_converters():
     pair = Pair(resnet([4, 6, 8, 12], 2), resnet([4, 6, 8, 12]), shape=SMALL)
-    assert not list(pair.encoders.parameters()) and not list(pair.decoders.parameters())
+    assert not list(pair.encoders.parameters())
+    assert not list(pair.decoders.parameters())
 
 
 @pytest.mark.parametrize(
@@ -149,7 +148,11 @@ def test_equal_widths_need_no_converters():
         (lambda: staged(seeded(NETWORKS["ours vgg"][0]), shape=SMALL), "4 stages, the student 5"),
         (
             lambda: staged(
-                seeded(lambda: build_classifier("resnet", nc=5, options={"widths": [4, 6, 8, 12], "stem": "imagenet"})),
+                seeded(
+                    lambda: build_classifier(
+                        "resnet", nc=5, options={"widths": [4, 6, 8, 12], "stem": "imagenet"}
+                    )
+                ),
                 shape=SMALL,
             ),
             "after stage 1 the teacher has 32 x 32, the student 8 x 8 places",

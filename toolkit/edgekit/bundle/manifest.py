@@ -30,6 +30,8 @@ class Variant:
         options: Settings for the engine.
         needs: Fingerprint: `arch` and `isa`, of each any of a list.
         engine: "in-bundle", or "build-on-device" where the device makes the engine.
+        plan: How its parts run together: empty where one file is all, "progressive" where `main` names segments that are
+            loaded one by one while it serves.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Variant:
     options: Mapping[str, Any]
     needs: Mapping[str, Any]
     engine: str = "in-bundle"
+    plan: str = ""
 
     def artifact(self, root: Path, contract: Contract) -> Artifact:
         """Return the artifact of this variant in the bundle folder `root`."""

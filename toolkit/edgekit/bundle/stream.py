@@ -22,7 +22,9 @@ from edgekit.core.errors import LinkError, RecipeError, VerificationError
 _CHUNK = 256 * 1024
 _TIMEOUT_S = 20.0
 _HEADER = struct.Struct("<IHHHHHIIIHH")
-_LOCAL = 0x04034B50
+# Names in a bundle are shorter; a local header and its name come in one read.
+_NAME = 256
+_LOCAL = b"PK\x03\x04"
 
 
 class Origin(Protocol):
@@ -106,7 +108,9 @@ class Stream:
             VerificationError: The file is not what the manifest says.
         """
         if path not in self.manifest.files:
-            raise VerificationError(f"{self.where}: {path} is not in the manifest", hint="Fetch the bundle again.")
+            raise VerificationError(
+                f"{self.where}: {path} is not in the manifest", hint="Fetch the bundle again."
+            )
         target = self.folder / path
         if path in self._good:
             return target
@@ -159,7 +163,8 @@ class Stream:
 def _refuse_other(where: str, path: str, found: tuple[int, str], wanted: tuple[int, str]) -> None:
     if found[0] != wanted[0]:
         raise VerificationError(
-            f"{where}: {path} has {found[0]} bytes, the manifest says {wanted[0]}", hint="Fetch the bundle again."
+            f"{where}: {path} has {found[0]} bytes, the manifest says {wanted[0]}",
+            hint="Fetch the bundle again.",
         )
     if found[1] != wanted[1]:
         raise VerificationError(
@@ -192,7 +197,9 @@ def _origin_of(where: str) -> tuple[Origin, Path | None]:
     path = Path(where)
     if path.is_dir():
         if not (path / MANIFEST).is_file():
-            raise RecipeError(f"{path}: no bundle, {MANIFEST} is missing", hint="Give the bundle's own folder.")
+            raise RecipeError(
+                f"{path}: no bundle, {MANIFEST} is missing", hint="Give the bundle's own folder."
+            )
         return _Folder(str(path), _File), path
     if not path.is_file():
         raise RecipeError(f"{path}: no such bundle", hint="Check the path.")
@@ -200,7 +207,7 @@ def _origin_of(where: str) -> tuple[Origin, Path | None]:
 
 
 class _Bytes(Protocol):
-    def read(self, first: int, count: int | None) -> Iterator[bytes]: ...
+    def read(self, first: int, count: int | None, *, whole: bool = True) -> Iterator[bytes]: ...
 
 
 class _File:
@@ -209,13 +216,15 @@ class _File:
     def __init__(self, where: str) -> None:
         self._where = Path(where)
 
-    def read(self, first: int, count: int | None) -> Iterator[bytes]:
+    def read(self, first: int, count: int | None, *, whole: bool = True) -> Iterator[bytes]:
         try:
             with self._where.open("rb") as file:
                 file.seek(first)
-                yield from _chunks(file, count)
+                yield from _chunks(file, count, whole=whole)
         except OSError as error:
-            raise RecipeError(f"{self._where}: cannot be read ({error.strerror})", hint="Check the path.") from error
+            raise RecipeError(
+                f"{self._where}: cannot be read ({error.strerror})", hint="Check the path."
+            ) from error
 
 
 class _Served:
@@ -224,7 +233,7 @@ class _Served:
     def __init__(self, where: str) -> None:
         self._where = where
 
-    def read(self, first: int, count: int | None) -> Iterator[bytes]:
+    def read(self, first: int, count: int | None, *, whole: bool = True) -> Iterator[bytes]:
         last = "" if count is None else str(first + count - 1)
         asked = {"Range": f"bytes={first}-{last}"} if first or count is not None else {}
         request = urllib.request.Request(self._where, headers=asked)  # noqa: S310 - http and https alone come here
@@ -233,20 +242,25 @@ class _Served:
                 if first and answer.status != 206:
                     # A server without ranges sends all of it.
                     _skip(answer, first)
-                yield from _chunks(answer, count)
+                yield from _chunks(answer, count, whole=whole)
         except urllib.error.HTTPError as error:
             kind = RecipeError if error.code in {404, 410} else LinkError
-            raise kind(f"{self._where}: the server answers {error.code} {error.reason}", hint="Check the address.") from error
+            raise kind(
+                f"{self._where}: the server answers {error.code} {error.reason}", hint="Check the address."
+            ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise LinkError(f"{self._where}: {error or type(error).__name__}", hint="Check the connection.") from error
+            raise LinkError(
+                f"{self._where}: {error or type(error).__name__}", hint="Check the connection."
+            ) from error
 
 
-def _chunks(file: Any, count: int | None) -> Iterator[bytes]:
+def _chunks(file: Any, count: int | None, *, whole: bool = True) -> Iterator[bytes]:
+    """Give `count` bytes of a file, all of them where None; fewer are an error unless they may be."""
     left = count
     while left is None or left > 0:
         chunk = file.read(_CHUNK if left is None else min(_CHUNK, left))
         if not chunk:
-            if left:
+            if left and whole:
                 raise OSError(f"broke off, {left} bytes are missing")
             return
         left = None if left is None else left - len(chunk)
@@ -279,6 +293,9 @@ class _Archive:
 
     def read(self, path: str, first: int) -> Iterator[bytes]:
         while path not in self._places:
+            if path == SIGNATURE and len(self._places) > 1:
+                # It comes second or not at all.
+                raise RecipeError(f"{self._where}: holds no {path}", hint="Ask for a signed bundle.")
             self._step(path)
         place, size = self._places[path]
         if size > first:
@@ -286,21 +303,22 @@ class _Archive:
 
     def _step(self, wanted: str) -> None:
         """Read one more local header."""
-        try:
-            head = b"".join(self._source.read(self._next, _HEADER.size))
-            mark, _, flags, method, _, _, _, size, whole, name_length, extra = _HEADER.unpack(head)
-        except (OSError, struct.error) as error:
-            raise VerificationError(f"{self._where}: is no whole bundle ({error})", hint="Fetch it again.") from error
-        if mark != _LOCAL:
+        given = b"".join(self._source.read(self._next, _HEADER.size + _NAME, whole=False))
+        if given[:4] != _LOCAL:
             if not self._places:
-                raise VerificationError(f"{self._where}: is no bundle, its first bytes are no ZIP's", hint="Check it.")
-            raise RecipeError(f"{self._where}: holds no {wanted}", hint="Fetch the bundle again.")
-        if method or flags & 8 or size != whole:
+                raise VerificationError(
+                    f"{self._where}: is no bundle, its first bytes are no ZIP's", hint="Check it."
+                )
+            raise VerificationError(f"{self._where}: {wanted} is missing", hint="Fetch the bundle again.")
+        if len(given) < _HEADER.size:
+            raise VerificationError(f"{self._where}: is no whole bundle", hint="Fetch it again.")
+        _, _, flags, method, _, _, _, size, whole, length, extra = _HEADER.unpack(given[: _HEADER.size])
+        if method or flags & 8 or size != whole or length > _NAME:
             raise VerificationError(
                 f"{self._where}: cannot be read forward, its entries are not stored",
                 hint="Pack it with edgekit bundle pack.",
             )
-        at = self._next + _HEADER.size
-        name = b"".join(self._source.read(at, name_length)).decode(errors="replace")
-        self._places[name] = (at + name_length + extra, size)
-        self._next = at + name_length + extra + size
+        name = given[_HEADER.size : _HEADER.size + length].decode(errors="replace")
+        at = self._next + _HEADER.size + length + extra
+        self._places[name] = (at, size)
+        self._next = at + size

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgekit.bundle.manifest import MANIFEST, SIGNATURE, Variant, manifest_data
@@ -16,6 +17,7 @@ from edgekit.core.digest import digest_file
 from edgekit.core.errors import RecipeError
 from edgekit.core.files import json_text, resource_errors, write_bytes
 from edgekit.core.records import Contract
+from edgekit.plans.progressive import growth_from
 
 # ZIP cannot store an earlier date; a fixed one keeps the bytes the same.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -56,12 +58,21 @@ def finish_bundle(
 
 def _load_order(folder: Path, variants: Sequence[Variant]) -> tuple[str, ...]:
     ranks = {f"variants/{v.name}/": k for k, v in enumerate(variants)}
+    # Of a model that grows, the segments stand in the order in which they are needed, what they are before them.
+    places = {p: k for v in variants if v.plan for k, p in enumerate(_growing_order(folder, v))}
 
-    def rank(path: str) -> tuple[int, str]:
-        return next((r for prefix, r in ranks.items() if path.startswith(prefix)), len(ranks)), path
+    def rank(path: str) -> tuple[int, int, str]:
+        own = next((r for prefix, r in ranks.items() if path.startswith(prefix)), len(ranks))
+        return own, places.get(path, 0), path
 
     found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return tuple(sorted((p for p in found if p not in {MANIFEST, SIGNATURE}), key=rank))
+
+
+def _growing_order(folder: Path, variant: Variant) -> list[str]:
+    growth = growth_from(json.loads((folder / variant.main).read_text()), where=variant.main)
+    place = PurePosixPath(variant.main).parent
+    return [variant.main, *(str(place / f) for s in growth.segments.values() for f in s.files)]
 
 
 def pack(folder: Path, out: Path) -> Path:

@@ -112,6 +112,7 @@ def _dry_run(ask: Ask, *, as_json: bool) -> int:
 
 def print_outcome(outcome: Outcome) -> None:
     """Print the verdict table and what stands behind it."""
+    from edgekit.reports.growing import grows_words
     from edgekit.reports.link import link_words
     from edgekit.reports.words import accuracy_words, headline, ladder_words, latency_words, machine_words
 
@@ -135,5 +136,7 @@ def print_outcome(outcome: Outcome) -> None:
         click.echo(click.style(f"parity: {ladder_words(outcome.ladder)}", dim=True))
     if outcome.link:
         click.echo(click.style(f"link: {link_words(outcome.link)}", dim=True))
+    if outcome.grows:
+        click.echo(click.style(f"grows: {grows_words(outcome.grows)}", dim=True))
     for note in outcome.notes:
         click.echo(click.style(f"note: {note}", dim=True))

@@ -221,6 +221,60 @@ class Link:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grows:
+    """What was found out about a model that grows while it serves.
+
+    Attributes:
+        metric: Of `accuracy`, empty where nobody judged.
+        masks: Of every step, "SSSS" to "TTTT".
+        accuracy: Of every step on validation samples, by the files that serve; None where it was not judged.
+        in_torch: The same after training.
+        bytes: Of the segments by name, in the order in which they are loaded.
+        first_bytes: What the first answer needs.
+        whole_bytes: Of the whole model in one file, for the same engine.
+        first_ms: From `load` to the first answer, hash checks included; None where it was not measured.
+        whole_ms: From opening the whole model to its first answer.
+        cold: Whether the files were dropped from the page cache before.
+        hz: Requests a second in the trial.
+        mb_s: To how many megabytes a second loading was slowed down, so that every step met requests.
+        requests: While it was loading, and afterwards.
+        stall_ms: 50th and 99th percentile and largest of how much longer requests took while it was loading than the
+            median of their own step.
+        control_ms: The same after loading.
+        changes: Seconds after the start and step, of every change.
+        latency: Seconds after the start, milliseconds and step, of single requests.
+        memory: Seconds after the start and resident MB.
+        peak_mb: Of the process that grew.
+        whole_peak_mb: Of a process that opened the whole model.
+        runs: Fresh processes that the medians of first and whole rest on.
+        where: What it was measured on.
+    """
+
+    metric: str
+    masks: tuple[str, ...]
+    accuracy: tuple[float | None, ...]
+    in_torch: tuple[float, ...]
+    bytes: Mapping[str, int]
+    first_bytes: int
+    whole_bytes: int
+    first_ms: float | None = None
+    whole_ms: float | None = None
+    cold: bool = False
+    hz: float = 0.0
+    mb_s: float = 0.0
+    requests: tuple[int, int] = (0, 0)
+    stall_ms: tuple[float, float, float] | None = None
+    control_ms: tuple[float, float, float] | None = None
+    changes: tuple[tuple[float, int], ...] = ()
+    latency: tuple[tuple[float, float, int], ...] = ()
+    memory: tuple[tuple[float, float], ...] = ()
+    peak_mb: float | None = None
+    whole_peak_mb: float | None = None
+    runs: int = 0
+    where: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """One gate, judged.
 
@@ -282,6 +336,7 @@ class Outcome:
         require_measured: Whether a gate that was not measured or not judged fails.
         ladder: Parity from the model as it came to the bundle on the device.
         link: The codec between a sensor and the model, None where there is none.
+        grows: How the chosen variant grows while it serves, None where it is loaded whole.
     """
 
     name: str
@@ -303,6 +358,7 @@ class Outcome:
     require_measured: bool = False
     ladder: tuple[Rung, ...] = ()
     link: Link | None = None
+    grows: Grows | None = None
 
     @property
     def exit_code(self) -> int:

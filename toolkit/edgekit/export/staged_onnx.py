@@ -44,7 +44,9 @@ def parts_of(
 def converters_of(pair: Any) -> frozenset[str]:
     """Return the names of the converters that a pair has."""
     kinds = (("enc", pair.encoders), ("dec", pair.decoders))
-    return frozenset(f"{w}{k + 1}" for w, held in kinds for k, c in enumerate(held) if any(True for _ in c.parameters()))
+    return frozenset(
+        f"{w}{k + 1}" for w, held in kinds for k, c in enumerate(held) if any(True for _ in c.parameters())
+    )
 
 
 def _slot(pair: Any, owner: str, stage: int) -> str:
@@ -73,7 +75,7 @@ def _part(pair: Any, name: str, values: Mapping[str, Any], input_name: str, opse
         return _traced(module, (f"{ends[0]}{k + 1}",), (f"{ends[1]}{k + 1}",), values, opset)
     owner, k = name[0], int(name[1:]) - 1
     net, last = pair.teacher if owner == "t" else pair.student, k + 1 == pair.stages
-    inputs = (input_name,) if k == 0 else (_slot(pair, owner, k - 1),)
+    inputs: tuple[str, ...] = (input_name,) if k == 0 else (_slot(pair, owner, k - 1),)
     if last:
         inputs += tuple(_slot(pair, owner, j) for j in net.taps if j < k - 1)
     outputs = () if last else (_slot(pair, owner, k),)

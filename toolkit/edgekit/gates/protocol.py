@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edgekit.core.outcome import Link, VariantOutcome, Verdict
+from edgekit.core.outcome import Grows, Link, VariantOutcome, Verdict
 from edgekit.core.plugins import family
 
 
@@ -21,6 +21,7 @@ class Evidence:
         why_no_accuracy: Why accuracy could not be judged; empty where it could.
         why_no_device: Why nothing was measured on the device; empty where it was.
         link: The codec between a sensor and the model, None where there is none.
+        grows: How the variant grows while it serves, None where it is loaded whole.
         emulated: Name of the emulator the device is, empty for a real one: its latencies are no claim.
     """
 
@@ -31,6 +32,7 @@ class Evidence:
     why_no_device: str = ""
     emulated: str = ""
     link: Link | None = None
+    grows: Grows | None = None
 
 
 class Gate(Protocol):

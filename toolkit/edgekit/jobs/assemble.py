@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from edgekit.frames.prepare import prepare
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.variants import Lowered
 from edgekit.measure.inputs import random_inputs
+from edgekit.plans.progressive import FILE
 
 _GOLDEN = 2
 _TOOLS = ("onnx", "onnxruntime", "openvino", "onnxslim", "numpy")
@@ -36,6 +38,8 @@ def write_bundle(
     lowered: Sequence[Lowered],
     outcome: Outcome,
     files: Sequence[Path],
+    *,
+    chains: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Write the bundle of one compile into an empty folder and verify it by reading it back.
 
@@ -46,10 +50,12 @@ def write_bundle(
         lowered: Variants, the default first.
         outcome: What was found.
         files: Real frames for the golden set.
+        chains: By variant, the folder of the segments that take the place of its one file.
     """
     watcher().phase("bundle")
     for one in lowered:
-        shutil.copytree(one.artifact.folder, folder / "variants" / one.wanted.plain)
+        source = chains.get(one.wanted.plain, one.artifact.folder)
+        shutil.copytree(source, folder / "variants" / one.wanted.plain)
     write_text(folder / "recipe.yaml", ask.checked.text)
     golden = _golden(ask, network, lowered[0], files)
     for path, data in codec_files(network.contract).items():
@@ -60,7 +66,7 @@ def write_bundle(
         folder,
         name=ask.checked.name,
         contract=network.contract,
-        variants=[_variant(ask, one) for one in lowered],
+        variants=[_variant(ask, one, grows=one.wanted.plain in chains) for one in lowered],
         facts=facts(ask, outcome, lowered),
         sign_key=ask.sign_key,
     )
@@ -75,7 +81,7 @@ def codec_files(contract: Contract) -> Mapping[str, bytes]:
     return {f"codec/{path}": data for path, data in files.items()}
 
 
-def _variant(ask: Ask, one: Lowered) -> Variant:
+def _variant(ask: Ask, one: Lowered, *, grows: bool) -> Variant:
     wanted = one.wanted
     arch = ask.profile.arch or str(ask.passport["arch"])
     # Neither engine's files depend on the architecture; what was proven does.
@@ -86,8 +92,8 @@ def _variant(ask: Ask, one: Lowered) -> Variant:
         needs["tensorrt"] = [".".join(map(str, ask.target.version))]
     return Variant(
         name=wanted.plain, backend=wanted.backend, precision=wanted.precision,
-        main=f"variants/{wanted.plain}/{one.artifact.main.name}", options=one.artifact.options, needs=needs,
-        engine="build-on-device" if wanted.backend == "tensorrt" else "in-bundle",
+        main=f"variants/{wanted.plain}/{FILE if grows else one.artifact.main.name}", options=one.artifact.options, needs=needs,
+        engine="build-on-device" if wanted.backend == "tensorrt" else "in-bundle", plan="progressive" if grows else "",
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edgekit.bundle.sign import sign
@@ -16,6 +16,8 @@ from edgekit.devices.profiles import refuse_backend
 from edgekit.forms.read import read_form
 from edgekit.jobs.ask import Ask, refuse_foreign
 from edgekit.jobs.data import data_file
+from edgekit.jobs.grow import NAME as GROW
+from edgekit.jobs.grow import grow_settings, student_of
 from edgekit.jobs.model import find_model
 from edgekit.jobs.train import need_train, start, teacher_of
 
@@ -139,18 +141,34 @@ def _passes(ask: Ask) -> None:
             f"{ask.checked.path}: int8 was asked for, and no pass quantizes",
             hint="Add `- quantize-int8: {max_drop: 0.01}` to passes.",
         )
+    if grow_settings(ask):
+        _grows(ask, names)
     for name in names:
-        if pick("passes", name, what="pass").works_on != "onnx":
-            raise RecipeError(
-                f"{ask.checked.path}: passes.{name}: works on torch modules, and this edgekit runs passes on ONNX alone",
-                hint="Leave it out.",
-            )
         needs = pick("passes", name, what="pass").needs_samples
         if needs and not part.path and not part.allow_random:
             raise RecipeError(
                 f"{ask.checked.path}: passes.{name}: needs calibration samples and data.path is empty",
                 hint="Give data.path, or set data.allow_random: true and expect to lose accuracy.",
             )
+
+
+def _grows(ask: Ask, names: Sequence[str]) -> None:
+    """Refuse what a student cannot be trained with."""
+    where = f"{ask.checked.path}: passes.{GROW}"
+    need_train()
+    if names[0] != GROW:
+        raise RecipeError(
+            f"{where}: cuts the model in torch, {names[0]} changes its ONNX", hint=f"Put {GROW} first."
+        )
+    if not ask.checked.recipe.data.path:
+        raise RecipeError(f"{where}: trains a student and data.path is empty", hint="Give data.path.")
+    teacher = find_model(ask)
+    student_of(ask, teacher)
+    if not ask.checked.recipe.train and not teacher.settings["weights"]:
+        raise RecipeError(
+            f"{where}: {teacher.what} has no weights, there is nothing to lead to",
+            hint="Give model.weights, or add a `train:` part that trains it first.",
+        )
 
 
 def _output(ask: Ask) -> None:

@@ -14,7 +14,7 @@ from edgekit.core.errors import EdgekitError
 from edgekit.core.files import folder_aside, resource_errors, write_json, write_text
 from edgekit.core.lazy import have, need
 from edgekit.core.lock import locked
-from edgekit.core.outcome import Link, Outcome, Verdict
+from edgekit.core.outcome import Grows, Link, Outcome, Verdict
 from edgekit.core.records import Contract
 from edgekit.core.watch import watcher
 from edgekit.frames.images import read_image
@@ -25,10 +25,13 @@ from edgekit.jobs.before import refuse_early
 from edgekit.jobs.choose import Choice, choose, predicted_choice
 from edgekit.jobs.data import Data, open_data
 from edgekit.jobs.elsewhere import predictions
+from edgekit.jobs.grow import grow, grow_settings
+from edgekit.jobs.growth import grows_of
 from edgekit.jobs.ladder import climbed
 from edgekit.jobs.link import link_of
 from edgekit.jobs.model import Loaded, find_model, load_model, refuse_uncoded
 from edgekit.jobs.passes import run_passes
+from edgekit.jobs.progressive import chained, grows
 from edgekit.jobs.train import trained
 from edgekit.jobs.variants import Networks
 from edgekit.jobs.ways_in import missed_gate, ways_in
@@ -66,6 +69,7 @@ class _Work:
     data: Data | None
     networks: Networks
     choice: Choice
+    chains: Mapping[str, Path]
 
 
 def compile_for(ask: Ask) -> Compiled:
@@ -93,12 +97,26 @@ def _work(ask: Ask) -> _Work:
     source = find_model(ask, len(data.names) if data else 0, weights=weights)
     refuse_uncoded(ask, data, source)
     loaded = load_model(ask, source, data.calibration if data else (), data.names if data else ())
-    networks = run_passes(ask, loaded.network, data, coding=source.settings.get("coding"))
+    networks = run_passes(
+        ask, loaded.network, data, coding=source.settings.get("coding"),
+        grown=grow(ask, source) if grow_settings(ask) else None,
+    )  # fmt: skip
     if ask.here:
         choice = choose(ask, networks, data)
     else:
         choice = predicted_choice(ask, networks, data, predictions(ask.profile, loaded))
-    return _Work(ask=ask, source=source, loaded=loaded, data=data, networks=networks, choice=choice)
+    return _Work(
+        ask=ask, source=source, loaded=loaded, data=data, networks=networks, choice=choice,
+        chains=_chains(ask, networks, choice, data),
+    )  # fmt: skip
+
+
+def _chains(ask: Ask, networks: Networks, choice: Choice, data: Data | None) -> dict[str, Path]:
+    """Return the segments of every variant that grows while it serves, by its name."""
+    if not grows(networks):
+        return {}
+    made = {one.wanted.plain: chained(ask, networks, one, data) for one in (choice.chosen, *choice.others)}
+    return {name: folder for name, folder in made.items() if folder}
 
 
 def _outcome(work: _Work) -> Outcome:
@@ -107,7 +125,9 @@ def _outcome(work: _Work) -> Outcome:
     link = link_of(
         ask, work.data, choice.chosen, choice.outcomes[0], work.source.settings.get("curve_history", ())
     )
-    verdicts = _verdicts(work, limits, link)
+    chain = work.chains.get(choice.chosen.wanted.plain)
+    growth = grows_of(ask, work.networks, choice.chosen, chain) if chain else None
+    verdicts = _verdicts(work, limits, link, growth)
     missed = missed_gate(limits, choice)
     ways = (
         ways_in(ask, work.source, work.loaded, work.networks.plan, work.data, choice, missed)
@@ -133,6 +153,7 @@ def _outcome(work: _Work) -> Outcome:
         when=choice.when,
         require_measured=ask.require_measured,
         link=link,
+        grows=growth,
     )
 
 
@@ -147,7 +168,9 @@ def model_facts(loaded: Loaded, contract: Contract) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _verdicts(work: _Work, limits: Mapping[str, float], link: Link | None) -> tuple[Verdict, ...]:
+def _verdicts(
+    work: _Work, limits: Mapping[str, float], link: Link | None, growth: Grows | None
+) -> tuple[Verdict, ...]:
     ask, choice = work.ask, work.choice
     evidence = Evidence(
         chosen=choice.outcomes[0],
@@ -156,6 +179,7 @@ def _verdicts(work: _Work, limits: Mapping[str, float], link: Link | None) -> tu
         why_no_accuracy=_why_no_accuracy(work),
         why_no_device=ask.why_not_here,
         link=link,
+        grows=growth,
         emulated=str(ask.passport.get("emulated", "")) if ask.here else "",
     )
     gates = gate_keys()
@@ -226,7 +250,7 @@ def _write(folder: Path, work: _Work, outcome: Outcome) -> Outcome:
     files = [s.path for s in work.data.validation[:_PICTURES]] if work.data else []
     lowered = (work.choice.chosen, *work.choice.others)
     (folder / "bundle").mkdir()
-    write_bundle(folder / "bundle", ask, work.networks.float32, lowered, outcome, files)
+    write_bundle(folder / "bundle", ask, work.networks.float32, lowered, outcome, files, chains=work.chains)
     rungs = climbed(ask, work.loaded, work.networks, work.choice.chosen, folder / "bundle", files)
     outcome = replace(outcome, ladder=rungs)
     watcher().phase("report")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core import versions
+from edgekit.core.digest import digest_file
 from edgekit.core.errors import ContractError, RecipeError
 from edgekit.core.plugins import pick
 from edgekit.core.records import Contract, Graph, Network
@@ -29,7 +30,7 @@ from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered_from, wante
 from edgekit.measure.contest import contest
 from edgekit.measure.inputs import random_inputs
 from edgekit.measure.percentiles import median
-from edgekit.passes.protocol import Candidate, Change, Context
+from edgekit.passes.protocol import Candidate, Change, Context, Grown
 from edgekit.recipe.check import Step
 
 Inputs = dict[str, NDArray[Any]]
@@ -37,8 +38,9 @@ _TIMED_RUNS = 64
 
 
 def run_passes(
-    ask: Ask, network: Network, data: Data | None, *, coding: Mapping[str, Any] | None = None
-) -> Networks:
+    ask: Ask, network: Network, data: Data | None, *, coding: Mapping[str, Any] | None = None,
+    grown: Grown | None = None,
+) -> Networks:  # fmt: skip
     """Return the networks after the recipe's passes, with what each pass found.
 
     Args:
@@ -46,6 +48,7 @@ def run_passes(
         network: As it was loaded.
         data: Of the recipe.
         coding: What was learned of the sensor with the weights.
+        grown: A student that was trained to lead to the network.
 
     Raises:
         ContractError: A pass broke its contract.
@@ -53,7 +56,7 @@ def run_passes(
     """
     done = Networks(float32=network)
     for step in ask.checked.steps:
-        change = _step(ask, step, done, data, coding)
+        change = _step(ask, step, done, data, coding, grown)
         facts = {**done.facts, step.name: {**change.facts, "changed": change.changed}}
         _refuse_stale_plan(ask, step, done, change)
         half = change.network if change.network.source.get("precision") == "fp16" else None
@@ -78,7 +81,12 @@ def _refuse_stale_plan(ask: Ask, step: Step, done: Networks, change: Change) -> 
 
 
 def _step(
-    ask: Ask, step: Step, done: Networks, data: Data | None, coding: Mapping[str, Any] | None
+    ask: Ask,
+    step: Step,
+    done: Networks,
+    data: Data | None,
+    coding: Mapping[str, Any] | None,
+    grown: Grown | None,
 ) -> Change:
     one = pick("passes", step.name, what="pass")
     network = done.half or done.float32
@@ -87,6 +95,8 @@ def _step(
         "contract": network.contract, "plan": done.plan, "code": versions.code(),
         "tools": versions.versions("onnx", "onnxruntime", "openvino", "onnxslim", "numpy"),
     }  # fmt: skip
+    if one.works_on == "torch":
+        inputs["grown"] = grown_key(grown)
     if one.recodes:
         inputs["coding"], inputs["sensor"] = coding, data.sensor if data else None
     if one.needs_samples:
@@ -101,9 +111,10 @@ def _step(
 
     def make(folder: Path) -> None:
         watcher().phase(step.name)
+        opset = ask.checked.recipe.export.opset
         context = (
-            Context(out=folder, sensor=data.sensor if data else None, coding=coding)
-            if one.recodes
+            Context(out=folder, sensor=data.sensor if data else None, coding=coding, grown=grown, opset=opset)
+            if one.recodes or one.works_on == "torch"
             else _context(ask, folder, network, data)
         )
         change = one.run(network, step.settings, context)
@@ -118,6 +129,17 @@ def _step(
     folder = ask.cache.step("pass", inputs, make)
     change = restore(folder / "change.json", Change)
     return replace(change, network=placed(change.network, folder))
+
+
+def grown_key(grown: Grown | None) -> Any:
+    """Return what a trained pair is, for the cache."""
+    if grown is None:
+        return None
+    nets = [
+        {**vars(s), "path": "", "settings": {**s.settings, "weights": ""}}
+        for s in (grown.teacher, grown.student)
+    ]
+    return [nets, digest_file(grown.weights), list(grown.accuracy)]
 
 
 def _prices_here(ask: Ask) -> bool:
@@ -137,8 +159,9 @@ def _check_contract(name: str, before: Network, change: Change, *, recodes: bool
         raise ContractError(
             f"passes.{name}: inputs or outputs are not what they were", hint="Report it to the pass's author."
         )
+    digests = {n: g.sha256 for n, g in before.graphs.items()}
     touched = change.plan is not None or any(
-        g.sha256 != before.graphs[n].sha256 for n, g in change.network.graphs.items()
+        g.sha256 != digests.get(n) for n, g in change.network.graphs.items()
     )
     if touched != change.changed:
         raise ContractError(

@@ -35,7 +35,7 @@ _LICENCE = "AGPL-3.0 (trained with ultralytics)"
 # Scenes drawn for a training on a generated set where `train.limit` does not say less.
 _SCENES, _TILES_A_SCENE = 2000, 4
 # Whose code decides what a training learns and which epoch is the best.
-_ROOMS = ("training", "models", "data", "frames", "codecs", "metrics", "answers")
+ROOMS = ("training", "models", "data", "frames", "codecs", "metrics", "answers")
 _END_TO_END = ("yolov10", "yolo26")
 _CLASSIFIERS = ("small", "classifier")
 
@@ -67,7 +67,7 @@ def trained(ask: Ask) -> Trained:
     assert settings
     need_train()
     watcher().phase("training data")
-    train, val = _splits(ask, settings)
+    train, val = splits_of(ask, settings)
     source = start(ask, len(train.names))
     curve = curve_settings(ask)
     refuse_unlike(ask, source, train, curve)
@@ -76,9 +76,9 @@ def trained(ask: Ask) -> Trained:
         # Where a file lies and how many threads worked changes nothing that is learned.
         "source": {**vars(source), "path": "", "settings": {**source.settings, "weights": ""}},
         "settings": replace(settings, threads=0, teacher_weights=""), "names": list(train.names),
-        "images": digests(train.samples), "labels": _labels(train),
-        "judged": [digests(val.samples), _labels(val), _side(ask, settings), metric_of(ask, train)],
-        "teacher": teacher.sha256 if teacher else "", "sensor": train.sensor, "curve": curve, "code": versions.code(*_ROOMS),
+        "images": digests(train.samples), "labels": label_digest(train),
+        "judged": [digests(val.samples), label_digest(val), side_of(ask, settings), metric_of(ask, train)],
+        "teacher": teacher.sha256 if teacher else "", "sensor": train.sensor, "curve": curve, "code": versions.code(*ROOMS),
         "tools": versions.versions("torch", "ultralytics"),
     }  # fmt: skip
     work = ask.cache.root / "training" / digest_value(inputs)[:32]
@@ -230,7 +230,7 @@ def _refuse_shape(ask: Ask, source: Source, train: Split) -> None:
         )
 
 
-def _splits(ask: Ask, settings: TrainPart) -> tuple[Split, Split]:
+def splits_of(ask: Ask, settings: TrainPart) -> tuple[Split, Split]:
     """Return training images and those the epochs are judged on."""
     part, file = ask.checked.recipe.data, data_file(ask)
     path = drawn(ask.cache, file, quick=False, train=_scenes(settings)) if isinstance(file, str) else file
@@ -247,12 +247,13 @@ def _scenes(settings: TrainPart) -> int:
     return -(-settings.limit // _TILES_A_SCENE) if settings.tile else settings.limit
 
 
-def _side(ask: Ask, settings: TrainPart) -> int:
+def side_of(ask: Ask, settings: TrainPart) -> int:
     """Return the side at which epochs are judged: the recipe's own, so that --imgsz trains nothing anew."""
     return ask.checked.recipe.export.imgsz or settings.imgsz
 
 
-def _labels(split: Split) -> str:
+def label_digest(split: Split) -> str:
+    """Return a digest over the labels of a split."""
     return digest_value([[s.classes.tolist(), s.boxes.tolist(), s.crowd.tolist()] for s in split.samples])
 
 
@@ -268,7 +269,7 @@ def _train(
     from edgekit.training.start import begin, in_bf16
 
     train, val = splits
-    metric, side, curve = metric_of(ask, train), _side(ask, settings), curve_settings(ask)
+    metric, side, curve = metric_of(ask, train), side_of(ask, settings), curve_settings(ask)
     batches = batches_of(train, settings, side)
     if source.kind == "small":
         source = replace(source, settings={**source.settings, "shape": batches.shape})
@@ -282,7 +283,7 @@ def _train(
         judge=judge_of(val, side, metric) if val.samples else None, teacher=build(teacher).module if teacher else None,
         apart=curve_group(model, curve_rate(settings, curve.lr)) if curve else (),
     )  # fmt: skip
-    weights = _within_memory(run)
+    weights = within_memory(run)
     coding = coded(run.model, weights, side) if curve else None
     weights = unwrapped(weights) if curve else weights
     record = {
@@ -322,7 +323,9 @@ def judge_of(val: Split, side: int, metric: str) -> Callable[[Any], float]:
         labels = labels_of(val.samples)
         if sensor is None:
             images, _ = pictures_of(val.samples, Frames(resize="crop"), (side, side))
-            return lambda model: class_scores(labels, classes_of_pictures(model, images), val.names).value(metric)
+            return lambda model: class_scores(labels, classes_of_pictures(model, images), val.names).value(
+                metric
+            )
         return lambda model: class_scores(
             labels, classes_by(model, val.samples, sensor=sensor), val.names
         ).value(metric)
@@ -332,7 +335,12 @@ def judge_of(val: Split, side: int, metric: str) -> Callable[[Any], float]:
     ).value(metric)
 
 
-def _within_memory(run: Any) -> dict[str, Any]:
+def within_memory(run: Any) -> dict[str, Any]:
+    """Return what a run learned.
+
+    Raises:
+        ResourceError: There is not enough memory for its batches.
+    """
     try:
         found: dict[str, Any] = run.train()
     except RuntimeError as error:

@@ -40,20 +40,30 @@ def classifier_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in given.items():
         where = f"model.options.{key}"
         if key not in own:
-            raise RecipeError(f"{where}: {name} has no such option", hint=suggestion(key, own) if own else "Leave it out.")
+            raise RecipeError(
+                f"{where}: {name} has no such option", hint=suggestion(key, own) if own else "Leave it out."
+            )
         if key in _WORDS:
             good = value in _WORDS[key]
         elif isinstance(own[key], list):
-            good = isinstance(value, list) and bool(value) and all(isinstance(v, int) and 1 <= v <= 4096 for v in value)
+            good = (
+                isinstance(value, list)
+                and bool(value)
+                and all(isinstance(v, int) and 1 <= v <= 4096 for v in value)
+            )
         else:
             good = isinstance(value, int) and 1 <= value <= 4096
         if not good:
             raise RecipeError(f"{where}: cannot be {value!r}", hint=f"It is {own[key]!r} where nobody says.")
     found = {**own, **given}
     if len(found.get("widths", ())) != len(found.get("depths", ())):
-        raise RecipeError("model.options: widths and depths differ in number", hint="Give both for each stage.")
+        raise RecipeError(
+            "model.options: widths and depths differ in number", hint="Give both for each stage."
+        )
     if name in _STAGES and len(found["widths"]) != _STAGES[name]:
-        raise RecipeError(f"model.options.widths: {name} has {_STAGES[name]} stages", hint="Give one width for each.")
+        raise RecipeError(
+            f"model.options.widths: {name} has {_STAGES[name]} stages", hint="Give one width for each."
+        )
     return found
 
 
@@ -73,7 +83,9 @@ def build_classifier(name: str, *, nc: int, options: Mapping[str, Any] | None = 
     if name.startswith("timm/"):
         timm = need("timm", extra="train", why=f"build {name}")
         if name[5:] not in timm.list_models():
-            raise RecipeError(f"model.name: timm has no {name[5:]!r}", hint=suggestion(name[5:], timm.list_models()))
+            raise RecipeError(
+                f"model.name: timm has no {name[5:]!r}", hint=suggestion(name[5:], timm.list_models())
+            )
         return timm.create_model(name[5:], pretrained=False, num_classes=nc)
     return {"resnet": _resnet, "vgg": _vgg, "vit": _vit}[name](nc, found)
 
@@ -83,9 +95,7 @@ def _resnet(nc: int, options: Mapping[str, Any]) -> Any:
     timm = need("timm.models.resnet", extra="train", why="build a resnet")
     widths = tuple(options["widths"])
     block = timm.BasicBlock if options["block"] == "basic" else timm.Bottleneck
-    net = timm.ResNet(
-        block, tuple(options["depths"]), num_classes=nc, channels=widths, stem_width=widths[0] if options["stem"] == "small" else 64
-    )
+    net = timm.ResNet(block, tuple(options["depths"]), num_classes=nc, channels=widths, stem_width=widths[0])
     if options["stem"] == "small":
         net.conv1 = nn.Conv2d(3, net.conv1.out_channels, 3, padding=1, bias=False)
         net.maxpool = nn.Identity()

@@ -138,15 +138,16 @@ def _is_vgg(network: Any) -> bool:
 
 def _vgg(network: Any) -> Staged:
     """Cut a VGG after each pooling."""
-    stages: list[nn.Module] = []
-    parts: list[nn.Module] = []
+    groups: list[list[nn.Module]] = [[]]
     for layer in network.features:
-        parts.append(layer)
+        groups[-1].append(layer)
         if isinstance(layer, nn.MaxPool2d):
-            stages.append(nn.Sequential(*parts))
-            parts = []
-    if parts and stages:
-        stages[-1] = nn.Sequential(*stages[-1], *parts)
+            groups.append([])
+    # What follows the last pooling belongs to the last stage.
+    rest = groups.pop()
+    if groups:
+        groups[-1] += rest
+    stages = [nn.Sequential(*g) for g in groups]
     if hasattr(network, "pre_logits"):
         head = nn.Sequential(network.pre_logits, network.head)
     else:
@@ -241,21 +242,24 @@ class _Neck(nn.Module):
     def __init__(self, layers: Sequence[Any], ends: Sequence[int]) -> None:
         super().__init__()
         self.layers, self.ends = nn.ModuleList(layers), tuple(ends)
+        self.links = [(int(x.i), _from(x, int(x.i)), isinstance(x.f, list | tuple)) for x in layers]
 
     def forward(self, *boundaries: Tensor) -> Any:
         """Return what the detector's head returns."""
         known: dict[int, Any] = dict(zip(self.ends, boundaries, strict=True))
-        for layer in self.layers:
-            given = [known[f] for f in _from(layer, int(layer.i))]
-            known[int(layer.i)] = layer(given if isinstance(layer.f, list | tuple) else given[0])
-        return known[int(self.layers[-1].i)]
+        for layer, (index, sources, many) in zip(self.layers, self.links, strict=True):
+            given = [known[f] for f in sources]
+            known[index] = layer(given if many else given[0])
+        return known[self.links[-1][0]]
 
 
 def _by_names(network: nn.Module, names: Sequence[str]) -> Staged:
     """Cut a network after each of the named modules; torch.fx finds what runs between them."""
     parts = _pieces(network, names)
     if len(parts) < 3:
-        raise RecipeError("stages: fewer than two modules are named", hint="Name the embedder's end and each stage's.")
+        raise RecipeError(
+            "stages: fewer than two modules are named", hint="Name the embedder's end and each stage's."
+        )
     return Staged(parts[0], parts[1:-1], parts[-1])
 
 
@@ -277,7 +281,9 @@ def _pieces(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
         if node.op == "call_module" and node.target == names[min(part, len(names) - 1)] and part < len(names):
             part += 1
     if part < len(names):
-        raise RecipeError(f"stages: {names[part]!r} does not run after {list(names[:part])}", hint="Name them in order.")
+        raise RecipeError(
+            f"stages: {names[part]!r} does not run after {list(names[:part])}", hint="Name them in order."
+        )
     whole: Any = split_module(traced, network, lambda node: place[node])
     pieces = [m for _, m in whole.named_children()]
     for piece, name in zip(pieces[1:], names, strict=True):

@@ -12,9 +12,31 @@ from numpy.typing import NDArray
 
 from edgekit.codecs.sensor import Sensor
 from edgekit.core.records import Network, QuantPlan
+from edgekit.models.records import Source
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Candidate = tuple[Network, QuantPlan | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grown:
+    """A student that was trained to lead to its teacher.
+
+    Attributes:
+        teacher: With its weights.
+        student: As it was built.
+        weights: Student and converters, a safetensors file.
+        metric: What `accuracy` is.
+        accuracy: Of each step from all student to all teacher, in torch, on validation samples.
+        history: One entry an epoch.
+    """
+
+    teacher: Source
+    student: Source
+    weights: Path
+    metric: str
+    accuracy: tuple[float, ...]
+    history: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +54,8 @@ class Context:
         time: Median latency in milliseconds of each candidate, measured in one contest.
         sensor: What recorded the data, where that is a sensor's own values.
         coding: Settings of the codec that was learned with the weights; None where none was.
+        grown: Student and teacher for passes on torch; None where none was trained.
+        opset: Of ONNX files that a pass exports from torch.
     """
 
     out: Path
@@ -43,6 +67,8 @@ class Context:
     time: Callable[[Sequence[Candidate]], list[float]] | None = None
     sensor: Sensor | None = None
     coding: Mapping[str, Any] | None = None
+    grown: Grown | None = None
+    opset: int = 17
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,7 +120,9 @@ def _check(growth: Growth, where: str) -> None:
     for step in growth.steps:
         unknown = [n for n in step.segments if n not in growth.segments]
         if unknown or not step.segments:
-            raise VerificationError(f"{where}: step {step.mask}: no segment {unknown}", hint="Fetch the bundle again.")
+            raise VerificationError(
+                f"{where}: step {step.mask}: no segment {unknown}", hint="Fetch the bundle again."
+            )
         given = set(growth.segments[step.segments[0]].inputs)
         for name in step.segments:
             segment = growth.segments[name]

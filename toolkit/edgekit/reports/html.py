@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from edgekit.core.outcome import Outcome, VariantOutcome
+from edgekit.reports.growing import grows_html
 from edgekit.reports.link import link_html
 from edgekit.reports.page import CSS, table
 from edgekit.reports.svg import Dot, Series, histogram, scatter
@@ -37,7 +38,7 @@ def html_report(outcome: Outcome, pictures: Sequence[str] = ()) -> str:
         f"<title>{escape(title)}: {escape(outcome.words)}</title><style>{CSS}</style></head><body>",
         f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(model_words(outcome))}</p>',
         _verdict(outcome), _gates(outcome), _ways_in(outcome), _plots(outcome), _variants(outcome),
-        _spans(outcome.variants[0]), _accuracy(outcome), link_html(outcome.link), _pictures(pictures), _ladder(outcome), _checks(outcome), _receipt(outcome.variants[0]),
+        _spans(outcome.variants[0]), _accuracy(outcome), link_html(outcome.link), grows_html(outcome.grows), _pictures(pictures), _ladder(outcome), _checks(outcome), _receipt(outcome.variants[0]),
         _passes(outcome.passes), _machine(outcome), _notes(outcome), "</body></html>",
     ]  # fmt: skip
     return "\n".join(p for p in parts if p) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.core.outcome import Outcome, VariantOutcome
+from edgekit.reports.growing import grows_words
 from edgekit.reports.link import link_words
 from edgekit.reports.words import (
     accuracy_words,
@@ -63,7 +64,9 @@ def markdown_report(outcome: Outcome) -> str:
 
 
 def _link(outcome: Outcome) -> list[str]:
-    return ["", f"Link from the sensor: {link_words(outcome.link)}."] if outcome.link else []
+    found = [f"Link from the sensor: {link_words(outcome.link)}."] if outcome.link else []
+    found += [f"Grows while it serves: {grows_words(outcome.grows)}."] if outcome.grows else []
+    return [line for words in found for line in ("", words)]
 
 
 def _checks(variant: VariantOutcome) -> list[str]:

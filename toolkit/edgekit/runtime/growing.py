@@ -118,6 +118,9 @@ class Growing:
         limits: What loading may take.
         heard: Called with each event, in the loader's thread.
 
+    Attributes:
+        used: The plan that gave the last answer of `look`.
+
     Raises:
         EdgekitError: The student cannot be loaded.
     """
@@ -133,7 +136,7 @@ class Growing:
         self._began = time.perf_counter()
         self._state = _State()
         self._closing, self._settled, self._wake = threading.Event(), threading.Event(), threading.Event()
-        self._plan = self._made(0, ())
+        self.used = self._plan = self._made(0, ())
         self._tell("answers")
         self._thread = threading.Thread(target=self._grow, name="edgekit-loader", daemon=True)
         self._thread.start()
@@ -171,13 +174,15 @@ class Growing:
         self._closing.set()
         self._wake.set()
         self._thread.join()
-        parts, self._plan = self._plan.parts, Plan(0, "", (), None)
+        parts, self.used = self._plan.parts, Plan(0, "", (), None)
+        self._plan = self.used
         for part in parts:
             part.session.__exit__()
 
     def look(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Return the outputs, in arrays that the next call writes over."""
-        return self._plan.run(inputs)
+        self.used = plan = self._plan
+        return plan.run(inputs)
 
     def infer(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Return the outputs, in arrays of their own."""
@@ -254,7 +259,9 @@ class Growing:
             return _LOOK_S
         step = self.growth.after(now)
         if step is None or (until is not None and step > until):
-            self._settle("grown" if step is None else "stopped", "" if step is None else f"asked to stay at step {now}")
+            self._settle(
+                "grown" if step is None else "stopped", "" if step is None else f"asked to stay at step {now}"
+            )
         elif why := self._over(step):
             self._settle("stopped", why)
         else:
@@ -314,4 +321,3 @@ def available_mb() -> float | None:
     except (OSError, StopIteration):
         return None
     return int(row.split()[1]) * 1024 / 1e6
-

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,15 @@ from edgekit.backends import engines
 from edgekit.backends.protocol import Session
 from edgekit.bundle.manifest import Variant
 from edgekit.bundle.read import Bundle, open_bundle
+from edgekit.bundle.stream import Stream, is_address
 from edgekit.core.errors import ContractError, EdgekitError, MissingError, RecipeError
 from edgekit.core.plugins import pick
-from edgekit.core.records import Contract
+from edgekit.core.records import Artifact, Contract
 from edgekit.frames.coded import coded
 from edgekit.frames.prepare import check_frame, prepare
 from edgekit.machine.probe import passport
+from edgekit.plans.progressive import Segment, growth_from
+from edgekit.runtime.growing import Event, Growing, Limits
 
 
 class Model:
@@ -31,19 +36,21 @@ class Model:
         signature: "none", "not checked", or "good".
     """
 
-    def __init__(self, bundle: Bundle, variant: Variant, why: str, threads: int | None) -> None:
-        self._bundle = bundle
+    def __init__(
+        self, bundle: Bundle, variant: Variant, why: str, session: Session, *, done: Callable[[], None]
+    ) -> None:
+        self._bundle, self._done = bundle, done
         self.contract: Contract = bundle.manifest.contract
         self.variant, self.why, self.signature = variant, why, bundle.signature
-        artifact = variant.artifact(bundle.folder, self.contract)
-        if threads is not None:
-            options = {**artifact.options, "threads": threads}
-            artifact = type(artifact)(**{**vars(artifact), "options": options})
-        backend = pick("backends", variant.backend, what="backend")
-        self._session: Session = backend.open(artifact)
+        self._session = session
         self._answers = None
         if self.contract.frames and self.contract.answers.task != "raw":
             self._answers = pick("answers", self.contract.answers.task, what="task")
+
+    @property
+    def growing(self) -> Growing | None:
+        """What is loaded so far of a model that grows while it serves; None of any other."""
+        return self._session if isinstance(self._session, Growing) else None
 
     def __enter__(self) -> Model:
         """Return itself."""
@@ -56,7 +63,7 @@ class Model:
     def close(self) -> None:
         """Free the engine and what was unpacked."""
         self._session.__exit__()
-        self._bundle.close()
+        self._done()
 
     def __call__(self, frame: NDArray[Any]) -> Any:
         """Return the answers for one frame: `Detections` or `Ranking`.
@@ -119,28 +126,88 @@ def load(
     variant: str | None = None,
     threads: int | None = None,
     trusted_key: str | Path | None = None,
+    limits: Limits | None = None,
+    on_event: Callable[[Event], None] | None = None,
 ) -> Model:
     """Return the model of a bundle, verified and ready to run on this machine.
 
+    A model that grows while it serves answers as soon as its student's files are here and verified; the others follow
+    in the background, each verified before it is used.
+
     Args:
-        path: A bundle folder or `.ekb` file.
+        path: A bundle folder or `.ekb` file, or the `http://` or `https://` address of either.
         variant: Name of the variant to use; None takes the best one that suits this machine.
         threads: Threads of the engine; None takes what the bundle was measured with.
         trusted_key: PEM file with the public key that must have signed the bundle.
+        limits: What loading in the background may take.
+        on_event: Called with each event of it, in the loader's thread.
 
     Raises:
         RecipeError: No bundle at `path`, or no variant of that name.
         VerificationError: The bundle or its signature does not verify.
         ContractError: No variant suits this machine.
         MissingError: The engine asked for is not installed.
+        LinkError: The server cannot be reached.
     """
-    bundle = open_bundle(Path(path), trusted_key=Path(trusted_key) if trusted_key else None)
+    where, key = str(path), Path(trusted_key) if trusted_key else None
+    stream = Stream(where, trusted_key=key)
     try:
+        bundle = Bundle(folder=stream.folder, manifest=stream.manifest, signature=stream.signature)
         chosen, why = choose(bundle, variant)
-        return Model(bundle, chosen, why, threads)
+        if chosen.plan:
+            session: Session = _growing(stream, chosen, threads, limits, on_event)
+            return Model(bundle, chosen, why, session, done=stream.close)
+        if is_address(where):
+            for file in stream.manifest.order:
+                stream.fetch(file)
+            return Model(bundle, chosen, why, _opened(bundle, chosen, threads), done=stream.close)
     except BaseException:
-        bundle.close()
+        stream.close()
         raise
+    stream.close()
+    whole = open_bundle(Path(where), trusted_key=key)
+    try:
+        return Model(whole, chosen, why, _opened(whole, chosen, threads), done=whole.close)
+    except BaseException:
+        whole.close()
+        raise
+
+
+def _opened(bundle: Bundle, variant: Variant, threads: int | None) -> Session:
+    artifact = _threaded(variant.artifact(bundle.folder, bundle.manifest.contract), threads)
+    session: Session = pick("backends", variant.backend, what="backend").open(artifact)
+    return session
+
+
+def _threaded(artifact: Artifact, threads: int | None) -> Artifact:
+    if threads is None:
+        return artifact
+    return replace(artifact, options={**artifact.options, "threads": threads})
+
+
+def _growing(
+    stream: Stream, variant: Variant, threads: int | None, limits: Limits | None,
+    heard: Callable[[Event], None] | None,
+) -> Growing:  # fmt: skip
+    """Return the model of a variant that is loaded segment by segment."""
+    backend = pick("backends", variant.backend, what="backend")
+    pace = limits.mb_s if limits else 0.0
+    growth = growth_from(
+        json.loads(stream.fetch(variant.main).read_text()), where=f"{stream.where}: {variant.main}"
+    )
+    folder, contract = PurePosixPath(variant.main).parent, stream.manifest.contract
+
+    def opened(segment: Segment) -> Session:
+        for name in segment.files:
+            stream.fetch(str(folder / name), mb_s=pace)
+        artifact = replace(
+            variant.artifact(stream.folder, contract), main=stream.folder / folder / segment.file
+        )
+        session: Session = backend.open(_threaded(artifact, threads))
+        return session
+
+    sample = {s.name: np.zeros(s.shape, s.dtype) for s in contract.inputs}
+    return Growing(growth, opened, sample, limits=limits, heard=heard)
 
 
 def choose(bundle: Bundle, name: str | None) -> tuple[Variant, str]:

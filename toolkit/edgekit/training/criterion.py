@@ -30,14 +30,15 @@ class Classes:
         return value, {"cls_loss": value.detach()}
 
 
-def criterion_of(model: Any, settings: TrainPart) -> Any:
+def criterion_of(network: Any, settings: TrainPart) -> Any:
     """Return the loss of a detector, or of a classifier.
 
     Raises:
         RecipeError: The detector is end-to-end; its two-branch loss is not offered here.
     """
-    if not isinstance(model, DetectionModel):
+    if not isinstance(network, DetectionModel):
         return Classes()
+    model: Any = network
     if hasattr(model.model[-1], "one2one_cv2"):
         raise RecipeError(
             "train: end-to-end detectors (yolov10, yolo26) are not trained by edgekit",

@@ -63,13 +63,19 @@ def planes_in(sample: Sample, sensor: Sensor, side: int) -> tuple[NDArray[np.int
 def classes_by(model: Any, samples: Sequence[Sample], *, sensor: Sensor) -> NDArray[np.float32]:
     """Return the logits (N, classes) of a classifier behind a sensor's curve, for every sample."""
     return _logits(
-        model, (signals_of([s.path for s in samples[k : k + _AT_ONCE]], sensor) for k in range(0, len(samples), _AT_ONCE))
+        model,
+        (
+            signals_of([s.path for s in samples[k : k + _AT_ONCE]], sensor)
+            for k in range(0, len(samples), _AT_ONCE)
+        ),
     )
 
 
 def classes_of_pictures(model: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the logits (N, classes) of a classifier for images (N, 3, H, W), as `pictures_of` gives them."""
-    return _logits(model, (images[k : k + _AT_ONCE] / np.float32(255) for k in range(0, len(images), _AT_ONCE)))
+    return _logits(
+        model, (images[k : k + _AT_ONCE] / np.float32(255) for k in range(0, len(images), _AT_ONCE))
+    )
 
 
 @torch.no_grad()

@@ -61,7 +61,9 @@ class Pictures:
         wide = torch.nn.functional.pad(images.float(), [reach] * 4, mode="replicate").to(torch.uint8)
         moves = rng.integers(0, 2 * reach + 1, (len(images), 2))
         height, width = self.shape[1:]
-        return torch.stack([p[:, y : y + height, x : x + width] for p, (y, x) in zip(wide, moves, strict=True)])
+        return torch.stack(
+            [p[:, y : y + height, x : x + width] for p, (y, x) in zip(wide, moves, strict=True)]
+        )
 
 
 def pictures_of(

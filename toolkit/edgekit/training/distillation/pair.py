@@ -55,9 +55,15 @@ class Pair(nn.Module):
             self.encoders.append(nn.Identity() if same else Affine(large, small, tokens=tokens))
             self.decoders.append(nn.Identity() if same else Affine(small, large, tokens=tokens))
         # Outside of torch's registry: neither trained, nor averaged, nor saved with the student.
-        self.__dict__["teacher"] = teacher.eval()
+        self.__dict__["_teacher"] = teacher.eval()
         for p in teacher.parameters():
-            p.requires_grad_(False)
+            p.requires_grad = False
+
+    @property
+    def teacher(self) -> Staged:
+        """The teacher."""
+        found: Staged = self.__dict__["_teacher"]
+        return found
 
     @property
     def stages(self) -> int:
@@ -118,7 +124,8 @@ def matched(teacher: Staged, student: Staged, *, shape: Sequence[int]) -> tuple[
         )
     if teacher.taps != student.taps:
         raise RecipeError(
-            "progressive-load: the heads take from other stages", hint="Take a student of the teacher's family."
+            "progressive-load: the heads take from other stages",
+            hint="Take a student of the teacher's family.",
         )
     modes = teacher.training, student.training
     x = torch.zeros(1, *shape)

@@ -65,11 +65,11 @@ class Boxes:
             log_softmax(own["boxes"].float().view(shape), 2), log_softmax(other["boxes"].float().view(shape), 2),
             reduction="none", log_target=True,
         ).sum(2).mean(1)  # fmt: skip
-        return (classes + (boxes * sure).sum()) / count
+        total: Tensor = (classes + (boxes * sure).sum()) / count
+        return total
 
 
 def logits_of(said: Any) -> dict[str, Any]:
     """Return a detector's logits, in train mode or in eval mode."""
     found: dict[str, Any] = said[1] if isinstance(said, tuple | list) else said
     return found
-

@@ -8,7 +8,7 @@ from edgekit.training.terms.protocol import Lesson, Term
 
 
 def loss(lesson: Lesson) -> Tensor:
-    """Return α times the task's own loss."""
+    """Return `alpha` times the task's own loss."""
     return lesson.weights.alpha * lesson.task.hard(lesson.student, lesson.batch)
 
 

@@ -8,7 +8,7 @@ from edgekit.training.terms.protocol import Lesson, Term
 
 
 def loss(lesson: Lesson) -> Tensor:
-    """Return 1 - α times the divergence from the teacher."""
+    """Return 1 - `alpha` times the divergence from the teacher."""
     return (1 - lesson.weights.alpha) * lesson.task.soft(lesson.student, lesson.teacher)
 
 

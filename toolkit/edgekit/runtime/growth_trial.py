@@ -1,0 +1,117 @@
+"""Time a growing model in a process of its own: its first answer from a cold disk, and requests while it grows.
+
+`python -m edgekit.runtime.growth_trial` reads one JSON order from stdin and prints one JSON answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.core.errors import EdgekitError
+from edgekit.core.lazy import need
+from edgekit.core.plugins import pick
+from edgekit.core.records import Artifact
+from edgekit.core.wire import contract_from
+from edgekit.runtime.growing import Limits, resident_mb
+from edgekit.runtime.load import load
+
+
+def main() -> None:
+    """Do one order: `first` or `grow` of a bundle, `whole` of one file."""
+    order = json.load(sys.stdin)
+    need(order["engine"])
+    try:
+        answer = {"first": _first, "grow": _grow, "whole": _whole}[order["do"]](order)
+    except EdgekitError as error:
+        answer = {"error": error.message}
+    answer["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    sys.stdout.write(json.dumps(answer))
+
+
+def forget(folder: Path) -> bool:
+    """Drop a folder's files from the page cache, so that the next read comes from the disk; return whether it may."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for file in (p for p in folder.rglob("*") if p.is_file()):
+        with file.open("rb") as held:
+            with contextlib.suppress(OSError):
+                os.fsync(held.fileno())
+            os.posix_fadvise(held.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
+
+
+def _first(order: dict[str, Any]) -> dict[str, Any]:
+    """Time from `load` to the first answer of the student."""
+    cold = forget(Path(order["bundle"])) if Path(order["bundle"]).is_dir() else False
+    began = time.perf_counter()
+    with load(
+        order["bundle"], variant=order["variant"], threads=order.get("threads"), limits=Limits(until=0)
+    ) as model:
+        model.run({s.name: np.zeros(s.shape, s.dtype) for s in model.contract.inputs})
+        return {"ms": (time.perf_counter() - began) * 1e3, "cold": cold, "held_mb": resident_mb()}
+
+
+def _whole(order: dict[str, Any]) -> dict[str, Any]:
+    """Time from nothing to the first answer of one file."""
+    contract = contract_from(order["contract"])
+    artifact = Artifact(
+        backend=order["backend"], precision=order["precision"], main=Path(order["main"]), contract=contract,
+        options=order["options"],
+    )  # fmt: skip
+    cold = forget(artifact.folder)
+    began = time.perf_counter()
+    with pick("backends", artifact.backend, what="backend").open(artifact) as session:
+        session.infer({s.name: np.zeros(s.shape, s.dtype) for s in contract.inputs})
+        return {"ms": (time.perf_counter() - began) * 1e3, "cold": cold, "held_mb": resident_mb()}
+
+
+def _grow(order: dict[str, Any]) -> dict[str, Any]:
+    """Ask at a steady rate while the model grows, and as long again when it has."""
+    rows: list[tuple[float, float, int, float]] = []
+    limits = Limits(mb_s=order["mb_s"])
+    began = time.perf_counter()
+    with load(
+        order["bundle"], variant=order["variant"], threads=order.get("threads"), limits=limits
+    ) as model:
+        growing = model.growing
+        assert growing
+        given = {s.name: np.zeros(s.shape, s.dtype) for s in model.contract.inputs}
+        settled_at = 0.0
+        for due in _beats(order["hz"], order["most_s"]):
+            sent = time.perf_counter()
+            growing.look(given)
+            done = time.perf_counter()
+            # From when it was due: a request that waits for the one before it is late, too.
+            rows.append((due - began, (done - due) * 1e3, growing.used.step, resident_mb() or 0.0))
+            if growing.wait(0) and not settled_at:
+                settled_at = sent - began
+            if settled_at and due - began > max(2 * settled_at, settled_at + order["least_s"]):
+                break
+        return {
+            "rows": rows, "settled_at_s": settled_at,
+            "events": [[e.at_s, e.what, e.step, e.mask, e.why, e.bytes] for e in growing.events],
+        }  # fmt: skip
+
+
+def _beats(hz: float, most_s: float) -> Iterator[float]:
+    """Give the times at which requests are due, each when it comes."""
+    began, count = time.perf_counter(), 0
+    while count / hz < most_s:
+        due = began + count / hz
+        time.sleep(max(0.0, due - time.perf_counter()))
+        yield due
+        count += 1
+
+
+if __name__ == "__main__":
+    main()
