@@ -98,10 +98,10 @@ def _measured(ask: Ask, one: Lowered, bundle: Path, size: int) -> dict[str, Any]
     watcher().phase("first answer")
     first, whole = [], []
     for _ in range(runs):
-        first.append(_trial({**order, "do": "first"}))
-        whole.append(_trial({**order, "do": "whole"}))
+        first.append(trial({**order, "do": "first"}))
+        whole.append(trial({**order, "do": "whole"}))
     watcher().phase("requests while it grows")
-    grown = _trial({**order, "do": "grow"})
+    grown = trial({**order, "do": "grow"})
     return {
         "first_ms": float(np.median([t["ms"] for t in first])), "whole_ms": float(np.median([t["ms"] for t in whole])),
         "cold": all(t["cold"] for t in (*first, *whole)), "runs": runs, "hz": _HZ, "mb_s": order["mb_s"],
@@ -132,7 +132,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float, float] | None:
     return float(np.percentile(values, 50)), float(np.percentile(values, 99)), float(max(values))
 
 
-def _trial(order: Mapping[str, Any]) -> dict[str, Any]:
+def trial(order: Mapping[str, Any]) -> dict[str, Any]:
     """Run one order in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "edgekit.runtime.growth_trial"], input=json.dumps(order), env=environment(),

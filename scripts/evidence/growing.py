@@ -1,0 +1,396 @@
+"""Train the pairs of progressive loading, and time a growing ResNet-50: accuracy of every step, first answer, stalls, memory.
+
+    python scripts/evidence/growing.py accuracy --work /somewhere     # resnet, vgg, vit: three seeds, and the control
+    python scripts/evidence/growing.py detector --work /somewhere     # HierLight-YOLO-N behind a student of half its width
+    python scripts/evidence/growing.py serve --work /somewhere        # cold disk, a slow link, a steady rate of requests
+    python scripts/evidence/growing.py accuracy --slice               # a minute: nothing is kept
+
+Each run leaves one JSON file in docs/evidence/growing; what is there already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import http.server
+import json
+import socketserver
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectors import Lines, commit
+
+from edgekit.core import versions
+from edgekit.core.files import write_json
+from edgekit.core.watch import watched_by
+from edgekit.data.dataset import read_split
+from edgekit.data.make import make_set
+from edgekit.machine.probe import passport
+from edgekit.training.settings import TrainPart
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KEPT = ROOT / "docs" / "evidence" / "growing"
+SIDE = 32
+
+
+@dataclass(frozen=True)
+class Family:
+    """One pair: what the teacher is, and what the student has otherwise."""
+
+    name: str
+    teacher: Mapping[str, Any]
+    student: Mapping[str, Any]
+    lr: float
+    optimizer: str = "sgd"
+
+
+FAMILIES = {
+    "resnet": Family(
+        "resnet",
+        {"widths": [16, 24, 32, 48], "depths": [2, 2, 2, 2], "stem": "imagenet"},
+        {"widths": [8, 12, 16, 24], "depths": [1, 1, 1, 1], "stem": "imagenet"},
+        0.05,
+    ),
+    "vgg": Family(
+        "vgg",
+        {"widths": [12, 16, 24, 32, 48], "depths": [1, 2, 2, 2, 2]},
+        {"widths": [6, 8, 12, 16, 24], "depths": [1, 1, 1, 1, 1]},
+        0.05,
+    ),
+    "vit": Family(
+        "vit",
+        {"width": 48, "depth": 8, "heads": 3, "patch": 8, "side": 32},
+        {"width": 24, "depth": 4, "heads": 3, "patch": 8, "side": 32},
+        2e-3,
+        "adamw",
+    ),
+}
+# The control learns from labels and teacher alone; its converters stay as they were made.
+ARMS = {"prefix": {}, "control": {"sync": 0.0, "recon": 0.0, "cross": 0.0}}
+
+
+def settings_of(family: Family, *, seed: int, epochs: int) -> TrainPart:
+    """Return the schedule of teacher and student."""
+    return TrainPart(
+        epochs=epochs, imgsz=SIDE, batch=64, lr=family.lr, final_lr=0.02, schedule="cosine", warmup_epochs=1,
+        momentum=0.9, average=0.0, shift=0.1, fliplr=0.0, optimizer=family.optimizer, val_images=0, seed=seed, threads=1,
+    )  # fmt: skip
+
+
+def pictures(work: Path) -> tuple[Any, Any]:
+    """Return the training and validation pictures of digits-mini, drawn once."""
+    from edgekit.core.records import Frames
+    from edgekit.training.pictures import pictures_of
+
+    place = work / "digits-mini"
+    path = place / "data.yaml" if place.exists() else make_set("digits-mini", place, train=3891, val=1000)
+    frames = Frames(resize="crop")
+    return tuple(pictures_of(read_split(path, s).samples, frames, (SIDE, SIDE)) for s in ("train", "val"))  # type: ignore[return-value]
+
+
+def accuracy_run(family: Family, arm: str, seed: int, work: Path, *, short: bool) -> dict[str, Any]:
+    """Train one teacher and one student, and return the accuracy of every step."""
+    import torch
+
+    from edgekit.models.classifiers import build_classifier
+    from edgekit.models.staged import staged
+    from edgekit.training.distillation.criterion import Distilled
+    from edgekit.training.distillation.masks import prefix_masks
+    from edgekit.training.distillation.pair import Pair
+    from edgekit.training.distillation.tasks import Classes
+    from edgekit.training.evaluate import classes_of_pictures
+    from edgekit.training.loop import Run
+    from edgekit.training.pictures import Pictures
+    from edgekit.training.terms.protocol import Weights
+
+    torch.set_num_threads(1)
+    (images, labels), (seen, truth) = pictures(work)
+    teacher = _teacher(family, seed, work, (images, labels), short=short)
+    settings = settings_of(family, seed=seed, epochs=1 if short else 40)
+    torch.manual_seed(seed + 1000)
+    student = build_classifier(family.name, nc=10, options=family.student)
+    shape = (3, SIDE, SIDE)
+    pair = Pair(staged(teacher, shape=shape), staged(student, shape=shape), shape=shape)
+    criterion = Distilled(pair, Classes(), Weights(**ARMS[arm]), masks="prefix", seed=seed)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        run = Run(
+            model=pair, batches=Pictures(images, labels, settings), settings=settings, work=Path(folder),
+            criterion=criterion, clip=5.0,
+        )  # fmt: skip
+        pair.load_state_dict(run.train())
+    pair.eval()
+    masks = prefix_masks(pair.stages)
+    rows = [_share(classes_of_pictures(_Mixed(pair, m), seen), truth) for m in masks]
+    others = ["S" * (pair.stages - 1) + "T", "S" + "T" * (pair.stages - 1)]
+    return {
+        "task": "accuracy", "family": family.name, "arm": arm, "seed": seed, "masks": list(masks), "accuracy": rows,
+        "teacher": _share(classes_of_pictures(teacher, seen), truth),
+        "other": {m: _share(classes_of_pictures(_Mixed(pair, m), seen), truth) for m in others},
+        "params": [sum(p.numel() for p in n.parameters()) for n in (teacher, student)],
+        "epochs": settings.epochs, "seconds": round(time.perf_counter() - began, 1),
+    }  # fmt: skip
+
+
+def _teacher(family: Family, seed: int, work: Path, given: Any, *, short: bool) -> Any:
+    """Return the trained teacher of a family and seed; both arms lead to the same one."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from edgekit.models.classifiers import build_classifier
+    from edgekit.training.loop import Run
+    from edgekit.training.pictures import Pictures
+
+    torch.manual_seed(seed)
+    net = build_classifier(family.name, nc=10, options=family.teacher)
+    kept = work / f"teacher-{family.name}-{seed}{'-short' if short else ''}.safetensors"
+    if not kept.exists():
+        settings = settings_of(family, seed=seed, epochs=1 if short else 20)
+        with tempfile.TemporaryDirectory(dir=work) as folder:
+            run = Run(model=net, batches=Pictures(*given, settings), settings=settings, work=Path(folder))
+            save_file({k: v.contiguous() for k, v in run.train().items()}, kept)
+    net.load_state_dict(load_file(kept))
+    return net.eval()
+
+
+class _Mixed:
+    """A mixed network as a judge calls one."""
+
+    def __init__(self, pair: Any, mask: str) -> None:
+        self._pair, self._mask = pair, mask
+
+    def __call__(self, x: Any) -> Any:
+        return self._pair.mixed(x, self._mask)
+
+    def parameters(self) -> Any:
+        return self._pair.parameters()
+
+
+def _share(logits: Any, truth: Any) -> float:
+    return float((logits.argmax(1) == truth).mean())
+
+
+def serve_bundle(work: Path, backend: str, *, side: int, short: bool) -> dict[str, Any]:
+    """Write a bundle of a growing ResNet-50 of random weights, and the same in one file; return what was written."""
+    import torch
+
+    from edgekit.bundle.manifest import Variant
+    from edgekit.bundle.write import finish_bundle, pack
+    from edgekit.core.digest import digest_file
+    from edgekit.core.plugins import pick
+    from edgekit.core.records import Contract, Graph, Network
+    from edgekit.export.staged_onnx import converters_of, parts_of
+    from edgekit.export.torch_onnx import to_onnx
+    from edgekit.graph.onnx_file import inputs_of, outputs_of, read_onnx, save_onnx
+    from edgekit.graph.walk import name_nodes
+    from edgekit.lowering.protocol import Options
+    from edgekit.models.classifiers import build_classifier
+    from edgekit.models.staged import staged
+    from edgekit.plans.progressive import FILE, Growth, Segment, Step, chain, growth_data
+    from edgekit.training.distillation.masks import prefix_masks
+    from edgekit.training.distillation.pair import Pair
+
+    place = work / f"serve-{backend}{'-short' if short else ''}"
+    if (place / "order.json").exists():
+        found: dict[str, Any] = json.loads((place / "order.json").read_text())
+        return found
+    torch.manual_seed(0)
+    depths = [1, 1, 1, 1] if short else [3, 4, 6, 3]
+    teacher = build_classifier("resnet", nc=1000, options={"widths": [64, 128, 256, 512], "depths": depths, "block": "bottleneck", "stem": "imagenet"}).eval()  # fmt: skip
+    student = build_classifier("resnet", nc=1000, options={"widths": [32, 64, 128, 256], "depths": [1, 1, 1, 1], "stem": "imagenet"}).eval()  # fmt: skip
+    shape = (3, side, side)
+    pair = Pair(staged(teacher, shape=shape), staged(student, shape=shape), shape=shape).eval()
+    lower, options = pick("lowering", backend, what="backend").lower, Options(precision="fp32", threads=1)
+
+    def lowered(model: Any, folder: Path) -> Any:
+        folder.mkdir(parents=True)
+        name_nodes(model.graph)
+        path = folder.with_suffix(".source.onnx")
+        save_onnx(model, path)
+        whole = read_onnx(path)
+        network = Network(
+            graphs={"main": Graph(path=path, sha256=digest_file(path))},
+            contract=Contract(inputs=inputs_of(whole), outputs=outputs_of(whole)),
+        )
+        artifact = lower(network, None, options, folder)
+        path.unlink()
+        return artifact, network.contract
+
+    whole, contract = lowered(to_onnx(teacher, (1, *shape), opset=17), place / "whole")
+    masks, name = prefix_masks(pair.stages), f"{backend}-fp32"
+    variant = place / "bundle" / "variants" / name
+    segments = {}
+    for part_name, part in parts_of(pair, masks, shape=shape, input_name="images", opset=17).items():
+        artifact, _ = lowered(part.model, variant / part_name)
+        files = sorted(p for p in (variant / part_name).iterdir() if p != artifact.main)
+        segments[part_name] = Segment(
+            name=part_name, file=f"{part_name}/{artifact.main.name}", sha256=digest_file(artifact.main),
+            size=sum(p.stat().st_size for p in (variant / part_name).iterdir()), inputs=part.inputs, outputs=part.outputs,
+            beside={f"{part_name}/{p.name}": digest_file(p) for p in files},
+        )  # fmt: skip
+    steps = tuple(Step(mask=m, segments=chain(m, converters_of(pair), taps=pair.student.taps)) for m in masks)
+    growth = Growth(segments=segments, steps=steps)
+    write_json(variant / FILE, growth_data(growth))
+    one = Variant(
+        name=name, backend=backend, precision="fp32", main=f"variants/{name}/{FILE}", options=whole.options, needs={},
+        plan="progressive",
+    )  # fmt: skip
+    finish_bundle(place / "bundle", name="resnet50", contract=contract, variants=[one], facts={})
+    pack(place / "bundle", place / "resnet50.ekb")
+    from edgekit.core.digest import plain
+
+    order = {
+        "bundle": str(place / "bundle"), "variant": name, "engine": backend, "backend": backend, "precision": "fp32",
+        "main": str(whole.main), "options": plain(whole.options), "contract": plain(contract),
+        "first_bytes": growth.first_bytes, "all_bytes": sum(s.size for s in segments.values()),
+        "largest_bytes": max(s.size for s in segments.values()), "packed": str(place / "resnet50.ekb"),
+        "whole_bytes": sum(p.stat().st_size for p in whole.folder.iterdir()),
+    }  # fmt: skip
+    write_json(place / "order.json", order)
+    return order
+
+
+def serve_run(work: Path, backend: str, *, short: bool) -> dict[str, Any]:
+    """Time first answers from a cold disk and over a slow link, and a steady rate of requests."""
+    from edgekit.jobs.growth import requests_of, trial
+
+    order = serve_bundle(work, backend, side=112, short=short)
+    first, whole = [], []
+    for _ in range(1 if short else 9):
+        first.append(trial({**order, "do": "first"}))
+        whole.append(trial({**order, "do": "whole"}))
+    span_s = 4.0 if short else 60.0
+    grown = trial(
+        {**order, "do": "grow", "hz": 30.0, "mb_s": order["all_bytes"] / 1e6 / span_s, "most_s": 6 * span_s, "least_s": span_s}
+    )
+    freely = trial({**order, "do": "grow", "hz": 30.0, "mb_s": 0.0, "most_s": 6 * span_s, "least_s": span_s / 4})
+    link = _over_link(order, mbit_s=10.0 if not short else 80.0)
+    return {
+        "task": "serve", "backend": backend, "bytes": {k: order[k] for k in ("first_bytes", "all_bytes", "whole_bytes", "largest_bytes")},
+        "first_ms": [t["ms"] for t in first], "whole_ms": [t["ms"] for t in whole],
+        "cold": all(t["cold"] for t in (*first, *whole)),
+        "peak_mb": {"first": [t["peak_mb"] for t in first], "whole": [t["peak_mb"] for t in whole], "grow": grown["peak_mb"], "grow_freely": freely["peak_mb"]},
+        "steady": _said(grown, requests_of(grown)), "freely": _said(freely, requests_of(freely)), "link": link,
+    }  # fmt: skip
+
+
+def _said(trial: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return what a trial says, with the share of requests above twice the control's p99."""
+    rows, end = trial["rows"], trial["settled_at_s"]
+    control = [r[1] for r in rows if r[0] > end]
+    during = [r[1] for r in rows if r[0] <= end]
+    limit = 2 * float(np.percentile(control, 99)) if control else 0.0
+    return {
+        **{k: found[k] for k in ("requests", "stall_ms", "control_ms", "changes")}, "settled_at_s": end,
+        "control_p99_ms": limit / 2, "above_twice": sum(v > limit for v in during), "during": len(during),
+        "worst_ms": max(during, default=0.0),
+    }  # fmt: skip
+
+
+class _Slow(http.server.SimpleHTTPRequestHandler):
+    """Serves files with ranges at a fixed rate."""
+
+    rate = 1e6
+
+    def log_message(self, *given: Any) -> None:
+        del given
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        size, asked = path.stat().st_size, self.headers.get("Range", "")
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        begin, end = int(first or 0), min(int(last) + 1 if last else size, size)
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(end - begin))
+        self.end_headers()
+        with path.open("rb") as file:
+            file.seek(begin)
+            while begin < end:
+                chunk = file.read(min(16384, end - begin))
+                self.wfile.write(chunk)
+                begin += len(chunk)
+                time.sleep(len(chunk) / self.rate)
+
+
+def _over_link(order: dict[str, Any], *, mbit_s: float) -> dict[str, Any]:
+    """Time the first answer over a link, and how long the whole model takes to come over it."""
+    from edgekit.jobs.growth import trial
+
+    packed = Path(order["packed"])
+    handler = type("Handler", (_Slow,), {"rate": mbit_s * 1e6 / 8})
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address, daemon_threads = True, True
+
+    import functools
+    import urllib.request
+
+    with Server(("127.0.0.1", 0), functools.partial(handler, directory=str(packed.parent))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_address[1]}"
+        first = trial({**order, "do": "first", "bundle": f"{base}/{packed.name}"})
+        began = time.perf_counter()
+        with urllib.request.urlopen(f"{base}/whole/{Path(order['main']).name}") as answer:
+            while answer.read(1 << 20):
+                pass
+        fetched_ms = (time.perf_counter() - began) * 1e3
+        server.shutdown()
+    whole = trial({**order, "do": "whole"})
+    return {"mbit_s": mbit_s, "first_ms": first["ms"], "whole_ms": fetched_ms + whole["ms"]}
+
+
+def kept(name: str, found: dict[str, Any]) -> None:
+    """Write one run with machine, date and commit."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    host = passport()
+    machine = {k: host[k] for k in ("cpu", "isa", "cores_physical", "memory_mb")}
+    tools = versions.versions("torch", "timm", "onnxruntime", "openvino", "numpy")
+    write_json(
+        KEPT / f"{name}.json",
+        {**found, "date": dt.datetime.now(dt.timezone.utc).date().isoformat(), "commit": commit(), "machine": machine, "tools": tools},
+    )
+
+
+def main() -> None:
+    """Run what is asked for and missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("accuracy", "serve"))
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--family", action="append")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--slice", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place, watched_by(Lines()):
+        work = given.work or Path(place)
+        work.mkdir(parents=True, exist_ok=True)
+        if given.what == "serve":
+            for backend in ("onnxruntime",) if given.slice else ("onnxruntime", "openvino"):
+                if given.slice or not (KEPT / f"serve-{backend}.json").exists():
+                    found = serve_run(work, backend, short=given.slice)
+                    print(json.dumps({k: v for k, v in found.items() if k != "tools"})[:1500])
+                    if not given.slice:
+                        kept(f"serve-{backend}", found)
+            return
+        for seed in given.seeds[:1] if given.slice else given.seeds:
+            for name in given.family or (["resnet"] if given.slice else FAMILIES):
+                for arm in ARMS:
+                    label = f"accuracy-{name}-{arm}-s{seed}"
+                    if not given.slice and (KEPT / f"{label}.json").exists():
+                        continue
+                    found = accuracy_run(FAMILIES[name], arm, seed, work, short=given.slice)
+                    print(label, [round(100 * a, 1) for a in found["accuracy"]], f"{found['seconds']:.0f} s", flush=True)
+                    if not given.slice:
+                        kept(label, found)
+
+
+if __name__ == "__main__":
+    main()
