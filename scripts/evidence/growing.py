@@ -267,9 +267,18 @@ def serve_run(work: Path, backend: str, *, short: bool) -> dict[str, Any]:
         whole.append(trial({**order, "do": "whole"}))
     span_s = 4.0 if short else 60.0
     grown = trial(
-        {**order, "do": "grow", "hz": 30.0, "mb_s": order["all_bytes"] / 1e6 / span_s, "most_s": 6 * span_s, "least_s": span_s}
+        {
+            **order,
+            "do": "grow",
+            "hz": 30.0,
+            "mb_s": order["all_bytes"] / 1e6 / span_s,
+            "most_s": 6 * span_s,
+            "least_s": span_s,
+        }
     )
-    freely = trial({**order, "do": "grow", "hz": 30.0, "mb_s": 0.0, "most_s": 6 * span_s, "least_s": span_s / 4})
+    freely = trial(
+        {**order, "do": "grow", "hz": 30.0, "mb_s": 0.0, "most_s": 6 * span_s, "least_s": span_s / 4}
+    )
     link = _over_link(order, mbit_s=10.0 if not short else 80.0)
     return {
         "task": "serve", "backend": backend, "bytes": {k: order[k] for k in ("first_bytes", "all_bytes", "whole_bytes", "largest_bytes")},
@@ -356,13 +365,21 @@ def kept(name: str, found: dict[str, Any]) -> None:
     tools = versions.versions("torch", "timm", "onnxruntime", "openvino", "numpy")
     write_json(
         KEPT / f"{name}.json",
-        {**found, "date": dt.datetime.now(dt.timezone.utc).date().isoformat(), "commit": commit(), "machine": machine, "tools": tools},
+        {
+            **found,
+            "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
+            "commit": commit(),
+            "machine": machine,
+            "tools": tools,
+        },
     )
 
 
 def main() -> None:
     """Run what is asked for and missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("accuracy", "serve"))
     parser.add_argument("--work", type=Path)
     parser.add_argument("--family", action="append")
@@ -387,7 +404,12 @@ def main() -> None:
                     if not given.slice and (KEPT / f"{label}.json").exists():
                         continue
                     found = accuracy_run(FAMILIES[name], arm, seed, work, short=given.slice)
-                    print(label, [round(100 * a, 1) for a in found["accuracy"]], f"{found['seconds']:.0f} s", flush=True)
+                    print(
+                        label,
+                        [round(100 * a, 1) for a in found["accuracy"]],
+                        f"{found['seconds']:.0f} s",
+                        flush=True,
+                    )
                     if not given.slice:
                         kept(label, found)
 

@@ -43,12 +43,21 @@ class Variant:
     engine: str = "in-bundle"
     plan: str = ""
 
-    def artifact(self, root: Path, contract: Contract) -> Artifact:
-        """Return the artifact of this variant in the bundle folder `root`."""
+    def artifact(self, root: Path, contract: Contract, *, segment: str = "") -> Artifact:
+        """Return the artifact of this variant in the bundle folder `root`, or that of one of its segments.
+
+        Raises:
+            RecipeError: It is in segments, and none is named.
+        """
+        if self.plan and not segment:
+            raise RecipeError(
+                f"variant {self.name}: grows while it serves, it is no one file that an engine opens",
+                hint="edgekit compile measures it; an app opens it with load().",
+            )
         return Artifact(
             backend=self.backend,
             precision=self.precision,
-            main=root / self.main,
+            main=root / (segment or self.main),
             contract=contract,
             options=self.options,
         )

@@ -10,7 +10,7 @@ from edgekit.cli.screen import drawn, reporting, show_json
 
 
 @click.command("run")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle")
 @click.argument("source")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File or folder for what is drawn or written."
@@ -23,17 +23,19 @@ from edgekit.cli.screen import drawn, reporting, show_json
 @click.option("--frames", default=0, help="Frames of a video or camera at most; 0 for all.")
 @reporting
 def command(
-    bundle: Path, source: str, output: Path | None, variant: str | None, threads: int | None,
+    bundle: str, source: str, output: Path | None, variant: str | None, threads: int | None,
     trusted_key: Path | None, frames: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Run BUNDLE on SOURCE: an image, a folder of images, a video, or a camera's index.
 
+    BUNDLE is a folder, an .ekb file, or the http:// or https:// address of either.
     Draws the answers into the working folder (or to -o), and with --json prints them instead.
 
     \b
     Examples:
       edgekit run out/hierlight-yolo-n-mini-x86-cpu/bundle street.jpg
       edgekit run cam.ekb 0 --frames 100 --json
+      edgekit run https://example.com/cam.ekb street.jpg
     """
     from edgekit.runtime.serve import run_source
 

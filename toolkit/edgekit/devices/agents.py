@@ -27,7 +27,7 @@ from edgekit.devices.protocol import Connection, Ran
 
 # What runs without third-party packages but numpy and the engine: the rooms a board gets.
 ROOMS = (
-    "core", "machine", "codecs", "backends", "frames", "answers", "measure", "bundle", "runtime", "board",
+    "core", "machine", "codecs", "backends", "frames", "answers", "plans", "measure", "bundle", "runtime", "board",
 )  # fmt: skip
 _MAIN = b"from edgekit.board.agent import main\nmain()\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)

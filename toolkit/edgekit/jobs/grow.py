@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,16 @@ def grow(ask: Ask, teacher: Source) -> Grown:
             if not ask.cache.reuse:
                 shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True, exist_ok=True)
-            _train(part, settings, (teacher, student), (train, val), (side, metric), work, folder)
+            _train(
+                part,
+                settings,
+                (teacher, student),
+                (train, val),
+                (side, metric),
+                work,
+                folder,
+                isa=ask.host.get("isa", []),
+            )
 
     folder = ask.cache.step("grow", inputs, make)
     if made:
@@ -140,7 +149,7 @@ def _schedule(ask: Ask, settings: Any) -> TrainPart:
 
 def _train(
     part: TrainPart, settings: Any, nets: tuple[Source, Source], splits: tuple[Split, Split],
-    judged: tuple[int, str], work: Path, out: Path,
+    judged: tuple[int, str], work: Path, out: Path, *, isa: Sequence[str],
 ) -> None:  # fmt: skip
     """Run the loop and write the pair and its record into `out`."""
     from edgekit.training.criterion import criterion_of
@@ -149,12 +158,14 @@ def _train(
     from edgekit.training.distillation.masks import prefix_masks
     from edgekit.training.distillation.tasks import Boxes, Classes
     from edgekit.training.loop import Run
+    from edgekit.training.start import in_bf16
     from edgekit.training.terms.protocol import Weights
 
     (train, val), (side, metric) = splits, judged
     pair, network = pair_of(
         *nets, shape=(3, side, side), stages=settings.stages, count=settings.count, seed=part.seed
     )
+    pair.bf16 = nets[0].kind == "ultralytics" and in_bf16(part.precision, isa)
     task: Any = Classes(tau=settings.tau) if train.task == "classify" else Boxes(criterion_of(network, part))
     weights = Weights(alpha=settings.alpha, sync=settings.sync, recon=settings.recon, cross=settings.cross)
     judge = judge_of(val, side, metric)
@@ -168,7 +179,7 @@ def _train(
         model=pair, batches=batches_of(train, part, side), settings=part, work=work, clip=_CLIP,
         # The path is as good as its mean; the teacher's end of it does not change.
         judge=(lambda model: sum(by_step(model)[:-1]) / (len(masks) - 1)) if part.val_images else None,
-        criterion=Distilled(pair, task, weights, masks=settings.masks, seed=part.seed),
+        bf16=pair.bf16, criterion=Distilled(pair, task, weights, masks=settings.masks, seed=part.seed),
         apart=[{"params": converters, "weight_decay": part.weight_decay, "factor": settings.converter_rate}] if converters else (),
     )  # fmt: skip
     tensors = within_memory(run)

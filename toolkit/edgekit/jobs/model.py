@@ -32,7 +32,7 @@ from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data
 from edgekit.jobs.host_decode import host_decoded
 from edgekit.models.declared import declared_by, detector_layout
-from edgekit.models.find import find_by_name, find_by_path, find_function
+from edgekit.models.find import find_by_name, find_by_path, find_function, shipped_models
 from edgekit.models.records import Declared, Source
 
 # Real images that an export is compared on.
@@ -77,11 +77,20 @@ def find_model(ask: Ask, classes: int = 0, *, weights: Path | None = None) -> So
     part, beside = ask.checked.recipe.model, ask.checked.beside
     nc = part.nc or classes
     if part.name:
-        given = weights or (beside(part.weights) if part.weights else None)
+        given = weights or (beside(part.weights) if part.weights else _own_weights(ask))
         return find_by_name(part.name, weights=given, nc=nc, options=part.options)
     if part.path:
         return find_by_path(beside(part.path), trust=part.trust, nc=nc)
     return find_function(part.function, trust=part.trust)
+
+
+def _own_weights(ask: Ask) -> Path | None:
+    """Return the weights of a shipped model where a pass needs it in torch; its ONNX file does without them."""
+    name = ask.checked.recipe.model.name
+    in_torch = any(pick("passes", s.name, what="pass").works_on == "torch" for s in ask.checked.steps)
+    return (
+        shipped_models()[name].with_suffix(".safetensors") if in_torch and name in shipped_models() else None
+    )
 
 
 def load_model(

@@ -15,6 +15,7 @@ from edgekit.graph.static import fix_shapes, slim
 from edgekit.models.architectures import architectures, is_ours, own_options
 from edgekit.models.find import families, find_by_name, find_by_path, shipped_models
 from edgekit.models.records import Source
+from edgekit.models.classifiers import WHAT
 from edgekit.models.small import SMALL
 from edgekit.models.weights import read_header
 
@@ -29,7 +30,8 @@ def listed() -> list[dict[str, str]]:
     small = [
         {"name": n, "what": f"classifier, {x.what}", "needs": "edgekit[train]"} for n, x in SMALL.items()
     ]
-    return [*ours, *small] + [
+    pictures = [{"name": n, "what": f"classifier, {w}", "needs": "edgekit[train]"} for n, w in WHAT.items()]
+    return [*ours, *small, *pictures] + [
         {
             "name": n,
             "what": ("light detector" if n in architectures() else "ultralytics' architecture") + _options(n),
@@ -65,6 +67,19 @@ def _counted_small(source: Source) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _counted_pictures(source: Source, imgsz: int) -> dict[str, Any]:
+    """Return what an image classifier takes, counted on its exported graph."""
+    from edgekit.models.torch_models import build
+
+    side = int(source.settings["options"].get("side", imgsz))
+    module = build(source).module
+    cost = cost_of(slim(to_onnx(module, (1, 3, side, side), opset=17), where=source.what))
+    return {
+        "name": source.what, "imgsz": side, "nc": source.settings["nc"], "options": source.settings["options"],
+        "params_fused": cost.params, "gflops_fused": round(cost.gflops, 5), "counted": f"{_HOW}, of the exported graph",
+    }  # fmt: skip
+
+
 def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
     """Return what a model takes, and how it was counted.
 
@@ -88,6 +103,8 @@ def counted(name: str, *, nc: int, imgsz: int) -> dict[str, Any]:
         }  # fmt: skip
     if source.kind == "small":
         return _counted_small(source)
+    if source.kind == "classifier":
+        return _counted_pictures(source, imgsz)
     # torch takes a second to load; an ONNX file never needs it.
     from edgekit.models.torch_models import counts
 

@@ -52,6 +52,12 @@ class Model:
         """What is loaded so far of a model that grows while it serves; None of any other."""
         return self._session if isinstance(self._session, Growing) else None
 
+    def settle(self, timeout_s: float | None = None) -> Model:
+        """Wait until a model that grows has nothing left to load; return itself, at once where it was loaded whole."""
+        if self.growing:
+            self.growing.wait(timeout_s)
+        return self
+
     def __enter__(self) -> Model:
         """Return itself."""
         return self
@@ -200,9 +206,7 @@ def _growing(
     def opened(segment: Segment) -> Session:
         for name in segment.files:
             stream.fetch(str(folder / name), mb_s=pace)
-        artifact = replace(
-            variant.artifact(stream.folder, contract), main=stream.folder / folder / segment.file
-        )
+        artifact = variant.artifact(stream.folder, contract, segment=str(folder / segment.file))
         session: Session = backend.open(_threaded(artifact, threads))
         return session
 

@@ -43,7 +43,7 @@ class Served:
 
 
 def run_source(
-    bundle: Path,
+    bundle: str | Path,
     source: str,
     *,
     output: Path | None = None,
@@ -56,7 +56,7 @@ def run_source(
     """Return the answers for every frame of a source.
 
     Args:
-        bundle: A bundle folder or `.ekb`.
+        bundle: A bundle folder or `.ekb`, or its address. A model that grows answers when it is whole.
         source: An image, a folder of images, a video, or a camera's index.
         output: File or folder for drawn frames; beside the working folder where None.
         draw_answers: Whether to draw at all (needs cv2).
@@ -72,6 +72,7 @@ def run_source(
     written: list[str] = []
     _refuse_missing(source)
     with load(bundle, variant=variant, threads=threads, trusted_key=trusted_key) as model:
+        model.settle()
         # A sensor's values are no picture to draw on.
         picture = model.contract.frames is None or model.contract.frames.coding is None
         if output and draw_answers and not picture:

@@ -48,6 +48,8 @@ class Pair(nn.Module):
         super().__init__()
         ours, theirs = matched(teacher, student, shape=shape)
         self.student = student
+        # Mixed networks run in the loss, outside of the loop's own autocast.
+        self.bf16 = False
         self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
         for own, other in list(zip(ours, theirs, strict=True))[:-1]:
             small, large, tokens = channels_of(own), channels_of(other), own.ndim == 3
@@ -90,6 +92,10 @@ class Pair(nn.Module):
             mask: Who runs each stage, such as "TTSS".
             taught: The teacher's boundaries for `x`, so that its first stages need not run again.
         """
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
+            return self._mixed(x, mask, taught)
+
+    def _mixed(self, x: Tensor, mask: str, taught: Sequence[Tensor]) -> Any:
         nets = {"T": self.teacher, "S": self.student}
         lead = len(mask) - len(mask.lstrip("T")) if taught else 0
         found = list(taught[:lead])
