@@ -13,9 +13,9 @@ from edgekit.graph.half import restore_half
 from edgekit.graph.onnx_file import inputs_of, read_onnx
 from edgekit.graph.static import fix_shapes, slim
 from edgekit.models.architectures import architectures, is_ours, own_options
+from edgekit.models.classifiers import WHAT
 from edgekit.models.find import families, find_by_name, find_by_path, shipped_models
 from edgekit.models.records import Source
-from edgekit.models.classifiers import WHAT
 from edgekit.models.small import SMALL
 from edgekit.models.weights import read_header
 
