@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgekit.jobs.api import compile_recipe as compile  # noqa: A004 - `edgekit.compile` reads best
-    from edgekit.runtime import load
+    from edgekit.runtime import Limits, load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compile", "load"]
+__all__ = ["Limits", "__version__", "compile", "load"]
 
-_PUBLIC = {"load": "edgekit.runtime:load", "compile": "edgekit.jobs.api:compile_recipe"}
+_PUBLIC = {
+    "load": "edgekit.runtime:load",
+    "Limits": "edgekit.runtime:Limits",
+    "compile": "edgekit.jobs.api:compile_recipe",
+}
 
 
 def __getattr__(name: str) -> Any:
