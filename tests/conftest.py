@@ -58,7 +58,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory):
     names = ("EDGEKIT_CACHE", "EDGEKIT_CONFIG", "EDGEKIT_RESULTS")
     before = {k: os.environ.get(k) for k in (*names, PATIENCE)}
     # No test hangs on a machine's rest, and one that others use may never come to it.
-    os.environ[PATIENCE] = "3"
+    os.environ[PATIENCE] = "0.5"
     for name in names:
         os.environ[name] = str(root / name.rpartition("_")[2].lower())
     yield

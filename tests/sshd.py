@@ -40,7 +40,7 @@ class Sshd:
             "KbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nPermitRootLogin prohibit-password\n"
             "MaxStartups 100:30:200\nMaxSessions 100\nSubsystem sftp internal-sftp\n"
             # sshd takes one SetEnv. A warm-up there is as short as here (tests/conftest.py).
-            f"SetEnv {PATIENCE}=3 {environment}\n"
+            f"SetEnv {PATIENCE}=0.5 {environment}\n"
         )
         self.config = folder / "ssh_config"
         self.write_config()
