@@ -38,7 +38,7 @@ def test_a_shipped_detector_keeps_its_accuracy_in_int8_and_is_faster(tmp_path: P
 def test_for_another_device_latency_is_not_measured_and_accuracy_is_where_the_engine_runs_here(
     tmp_path: Path,
 ):
-    recipe = shortened("ms-yolo-mini", tmp_path, samples=32, limit=40, guard=False)
+    recipe = shortened("ms-yolo-mini", tmp_path, samples=32, limit=40)
     ran = run_edgekit(
         "compile", recipe, "--device", "raspberry-pi-5", "--quick", "-o", tmp_path, "--json", timeout=900
     )

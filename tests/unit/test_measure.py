@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edgekit.core.errors import RecipeError
 from edgekit.core.records import Artifact, Contract, TensorSpec
 from edgekit.jobs.trial import ratio, share_as_planned
-from edgekit.measure.contest import contest
+from edgekit.measure.contest import Contender, contest
 from edgekit.measure.parity import largest_error
 from edgekit.measure.percentiles import minimum, percentile, tolerated
 from edgekit.measure.steady import patience, stability, warm
@@ -82,6 +82,14 @@ def test_the_environment_can_end_warm_ups_early(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("EDGEKIT_PATIENCE_S", wrong)
         with pytest.raises(RecipeError, match="is no number of seconds"):
             patience()
+
+
+def test_a_warm_up_that_was_ended_early_is_not_called_steady(
+    classifier: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("EDGEKIT_PATIENCE_S", "0.2")
+    with Contender(artifact(classifier, threads=1), []) as one:
+        assert one.warm_up()["steady"] is False
 
 
 def test_a_warm_up_ends_when_three_windows_agree_and_not_before():

@@ -83,10 +83,9 @@ class Contender:
 
     def warm_up(self, *, least_s: float = 2.0, limit_s: float = 60.0) -> dict[str, Any]:
         """Run until steady, for `limit_s` seconds at most or what the environment allows."""
+        # Ended before `least_s`, it is not called steady.
         limit_s = min(limit_s, patience())
-        found: dict[str, Any] = self._turn(
-            {"do": "warm", "least_s": min(least_s, limit_s), "limit_s": limit_s}
-        )
+        found: dict[str, Any] = self._turn({"do": "warm", "least_s": least_s, "limit_s": limit_s})
         return found
 
     def run(self, span: str, count: int) -> list[float]:
