@@ -10,6 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from edgekit.measure.steady import PATIENCE
+
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 WHY_NOT = "" if SSHD and shutil.which("ssh") else "needs sshd and ssh (openssh-server, openssh-client)"
 if WHY_NOT and os.environ.get("EDGEKIT_LAB_REQUIRED"):
@@ -36,7 +38,9 @@ class Sshd:
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\n"
             f"AuthorizedKeysFile {folder}/authorized\nPidFile {folder}/sshd.pid\nPasswordAuthentication no\n"
             "KbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nPermitRootLogin prohibit-password\n"
-            "MaxStartups 100:30:200\nMaxSessions 100\nSubsystem sftp internal-sftp\n" + environment
+            "MaxStartups 100:30:200\nMaxSessions 100\nSubsystem sftp internal-sftp\n"
+            # sshd takes one SetEnv. A warm-up there is as short as here (tests/conftest.py).
+            f"SetEnv {PATIENCE}=0.5 {environment}\n"
         )
         self.config = folder / "ssh_config"
         self.write_config()

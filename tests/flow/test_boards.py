@@ -277,7 +277,7 @@ def test_a_board_with_a_wrong_clock_measures_and_is_told_so(tmp_path: Path, bund
         "import time\n_gm, _t = time.gmtime, time.time\n"
         "time.time = lambda: _t() - 9e7\ntime.gmtime = lambda s=None: _gm(_t() - 9e7 if s is None else s)\n"
     )
-    lab = Lab(tmp_path, environment=f"SetEnv PYTHONPATH={shifted}\n")
+    lab = Lab(tmp_path, environment=f"PYTHONPATH={shifted}")
     try:
         ran = lab.run("bench", bundle, "--device", "board0", *SHORT, "--json")
         assert ran.code == 0, ran.err

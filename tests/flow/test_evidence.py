@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, run_edgekit
+from tests.conftest import ROOT, on_openvino, run_edgekit
 from tests.sshd import WHY_NOT
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,8 @@ def test_the_comparison_of_detectors_can_be_trained_and_judged_again():
 
 
 def test_the_bench_against_ultralytics_runs(tmp_path: Path):
-    ran = run_edgekit("compile", "uav-yolov8n", "--device", "local", "--quick", "-o", tmp_path)
+    recipe = on_openvino("uav-yolov8n", tmp_path)
+    ran = run_edgekit("compile", recipe, "--device", "local", "--quick", "-o", tmp_path)
     assert ran.code == 0, ran.err
     made = run_edgekit("data", "make", "uav-mini", "--train", 8, "--val", 24, "-o", tmp_path / "set")
     assert made.code == 0, made.err

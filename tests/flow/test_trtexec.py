@@ -49,7 +49,7 @@ class OldBoard:
             (bin_ / name).chmod(0o755)
         # A login begins in the account's own home; the board's is elsewhere.
         there = f'ForceCommand cd {self.home} && sh -c "$SSH_ORIGINAL_COMMAND"'
-        environment = f"SetEnv PATH={bin_}:/usr/bin:/bin HOME={self.home}\n{there}\n"
+        environment = f"PATH={bin_}:/usr/bin:/bin HOME={self.home}\n{there}"
         self.server = Sshd(folder / "sshd", environment=environment)
         self.env = {"EDGEKIT_SSH_CONFIG": str(self.server.config), "EDGEKIT_CONFIG": str(folder / "config")}
         (folder / "config").mkdir()

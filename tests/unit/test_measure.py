@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from edgekit.core.errors import RecipeError
 from edgekit.core.records import Artifact, Contract, TensorSpec
 from edgekit.jobs.trial import ratio, share_as_planned
-from edgekit.measure.contest import contest
+from edgekit.measure.contest import Contender, contest
 from edgekit.measure.parity import largest_error
 from edgekit.measure.percentiles import minimum, percentile, tolerated
-from edgekit.measure.steady import stability, warm
+from edgekit.measure.steady import patience, stability, warm
 from edgekit.reports.words import tail_words
 from tests.conftest import ROOT
 
@@ -71,6 +71,25 @@ def test_a_bound_is_never_below_the_plain_percentile():
 def test_a_sample_is_labelled_by_its_variation(spread: float, label: str):
     sample = 10 * (1 + spread * np.tile([-1.0, 1.0], 50))
     assert stability(sample.tolist()) == label
+
+
+def test_the_environment_can_end_warm_ups_early(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("EDGEKIT_PATIENCE_S", raising=False)
+    assert patience() == float("inf")
+    monkeypatch.setenv("EDGEKIT_PATIENCE_S", "2.5")
+    assert patience() == 2.5
+    for wrong in ("soon", "0", "-1", "nan"):
+        monkeypatch.setenv("EDGEKIT_PATIENCE_S", wrong)
+        with pytest.raises(RecipeError, match="is no number of seconds"):
+            patience()
+
+
+def test_a_warm_up_that_was_ended_early_is_not_called_steady(
+    classifier: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("EDGEKIT_PATIENCE_S", "0.2")
+    with Contender(artifact(classifier, threads=1), []) as one:
+        assert one.warm_up()["steady"] is False
 
 
 def test_a_warm_up_ends_when_three_windows_agree_and_not_before():

@@ -22,6 +22,7 @@ from edgekit.core.errors import DeviceError, EdgekitError, ResourceError
 from edgekit.core.records import Artifact
 from edgekit.core.watch import watcher
 from edgekit.machine.probe import emulator
+from edgekit.measure.steady import patience
 
 # A burst is long enough that the runs thrown away after a pause do not matter: at least this many
 # runs, and at least this long.
@@ -81,7 +82,9 @@ class Contender:
         self.close()
 
     def warm_up(self, *, least_s: float = 2.0, limit_s: float = 60.0) -> dict[str, Any]:
-        """Run until steady."""
+        """Run until steady, for `limit_s` seconds at most or what the environment allows."""
+        # Ended before `least_s`, it is not called steady.
+        limit_s = min(limit_s, patience())
         found: dict[str, Any] = self._turn({"do": "warm", "least_s": least_s, "limit_s": limit_s})
         return found
 

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 
+from edgekit.core.errors import RecipeError
 from edgekit.measure.percentiles import median
 
 WINDOW = 25
+PATIENCE = "EDGEKIT_PATIENCE_S"
 _NEAR = 0.02
+
+
+def patience() -> float:
+    """Return the longest warm-up in seconds that EDGEKIT_PATIENCE_S allows, infinite where it says nothing.
+
+    On a machine that others use, too, an engine may never be steady: the run then says so, and need not wait for it.
+
+    Raises:
+        RecipeError: It is no number of seconds.
+    """
+    given = os.environ.get(PATIENCE, "")
+    try:
+        found = float(given) if given else math.inf
+    except ValueError:
+        found = 0.0
+    if not found > 0:
+        raise RecipeError(f"{PATIENCE}: {given!r} is no number of seconds", hint="Write one, such as 5.")
+    return found
 
 
 def warm(samples_ms: Sequence[float], elapsed_s: float, *, least_s: float = 2.0) -> bool:
