@@ -18,7 +18,7 @@ from edgekit.frames.place import Placement
 from edgekit.graph.decode_tail import cut_decoder, levels_of
 from edgekit.graph.onnx_file import outputs_of, read_onnx
 from edgekit.graph.static import slim
-from edgekit.measure.parity import scores_died
+from edgekit.measure.parity import scores_fell
 from edgekit.models.find import find_by_name
 from edgekit.models.torch_models import build, for_export
 from edgekit.models.weights import read_header
@@ -103,14 +103,38 @@ def test_a_detector_with_another_decoder_is_left_alone(detector):
     assert cut_decoder(onnx.shape_inference.infer_shapes(read_onnx(detector))) is None
 
 
-def test_scores_that_died_are_seen():
+def test_scores_that_fell_are_seen():
     alive = {"output0": np.concatenate([np.full((1, 4, 9), 320.0), np.full((1, 2, 9), 0.4)], 1)}
     # One scale of 2.5 for boxes and scores: every score rounds to zero.
     dead = {"output0": np.round(alive["output0"] / 2.5) * 2.5}
-    assert scores_died(alive, dead, SPEC)
-    assert not scores_died(alive, alive, SPEC)
-    assert not scores_died(dead, dead, SPEC)
+    assert scores_fell([alive], [dead], SPEC)
+    assert not scores_fell([alive], [alive], SPEC)
+    assert not scores_fell([dead], [dead], SPEC)
     logits = replace(SPEC, layout="yolov8-logits")
     given = {"boxes": np.zeros((1, 64, 9)), "scores": np.linspace(-9, 2, 18).reshape(1, 2, 9)}
-    assert scores_died(given, {**given, "scores": np.full((1, 2, 9), -3.0)}, logits)
-    assert not scores_died(given, given, logits)
+    assert scores_fell([given], [{**given, "scores": np.full((1, 2, 9), -3.0)}], logits)
+    assert scores_fell([given], [{**given, "scores": given["scores"] - 2}], logits)
+    assert not scores_fell([given], [given], logits)
+
+
+def _scored(*scores: float) -> dict[str, np.ndarray]:
+    boxes = np.full((1, 4, len(scores)), 320.0)
+    return {"output0": np.concatenate([boxes, np.array(scores)[None, None]], axis=1)}
+
+
+def test_scores_of_a_quarter_keep_their_order_and_are_seen():
+    assert scores_fell(
+        [_scored(0.98, 0.02), _scored(0.9, 0.6)], [_scored(0.245, 0), _scored(0.22, 0.15)], SPEC
+    )
+
+
+def test_one_detection_lost_of_many_is_for_accuracy_to_judge():
+    frames = [_scored(0.9, 0.8), _scored(0.3, 0.01)]
+    assert not scores_fell(frames, [_scored(0.88, 0.7), _scored(0.1, 0.01)], SPEC)
+
+
+def test_scores_are_compared_by_rank():
+    end_to_end = replace(SPEC, layout="end-to-end")
+    rows = np.zeros((1, 3, 6))
+    rows[0, :, 4] = 0.9, 0.5, 0.0
+    assert not scores_fell([{"output0": rows}], [{"output0": rows[:, [2, 1, 0]]}], end_to_end)

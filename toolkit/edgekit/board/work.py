@@ -174,9 +174,9 @@ def _answers(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> di
 
 
 def _pair(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:
-    """Return the largest output error of one artifact against another."""
-    error, died = outputs_apart(entrants["reference"], entrants["other"], [folder / f for f in order.frames])
-    return {"error": error, "died": died}
+    """Return the largest output error of one artifact against another, and whether its scores fell."""
+    error, fell = outputs_apart(entrants["reference"], entrants["other"], [folder / f for f in order.frames])
+    return {"error": error, "fell": fell}
 
 
 def _parity(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dict[str, Any]:

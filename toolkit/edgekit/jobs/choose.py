@@ -60,6 +60,7 @@ class _Found:
     parity: float | None = None
     trial: Trial | None = None
     note: str = ""
+    hint: str = ""
     predicted: Predicted | None = None
     dead: bool = False
     checks: tuple[Check, ...] = ()
@@ -194,7 +195,7 @@ def _judge(field_: _Field, name: str) -> None:
     try:
         one.parity = _parity(field_, one.lowered)
     except DeadError as error:
-        one.dead, one.note = True, error.message
+        one.dead, one.note, one.hint = True, error.message, error.hint
         return
     if field_.data and field_.labelled:
         _compare(field_, one, one.lowered, reference, simulated=False)
@@ -241,7 +242,8 @@ def _keeps_accuracy(field_: _Field, names: Sequence[str]) -> str:
         one.note = f"loses {one.accuracy.drop:.4f}, {limit:g} is allowed"
         judged.append((one.accuracy.drop, name))
     if not judged:
-        raise ContractError(field_.found[names[0]].note, hint="Set export.decode: host.")
+        first = field_.found[names[0]]
+        raise ContractError(first.note, hint=first.hint)
     return min(judged)[1]
 
 

@@ -66,9 +66,9 @@ class Remote:
         return unpacked(base64.b64decode(self._done("answers", {"main": artifact}, files, settings)["found"]))
 
     def pair(self, reference: Artifact, other: Artifact, files: Sequence[Path]) -> tuple[float, bool]:
-        """Return the largest relative output error between two artifacts there, and whether scores died."""
+        """Return the largest relative output error between two artifacts there, and whether scores fell."""
         found = self._done("pair", {"reference": reference, "other": other}, files, {})
-        return float(found["error"]), bool(found["died"])
+        return float(found["error"]), bool(found["fell"])
 
     def parity(self, artifact: Artifact, given: Sequence[Path]) -> list[float]:
         """Return the largest relative error of each pair `inputsK.npz`, `expectedK.npz` in a folder."""

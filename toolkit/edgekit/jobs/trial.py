@@ -153,13 +153,19 @@ def ratio(reference: Sequence[float], chosen: Sequence[float]) -> tuple[float, f
     return median(reference) / median(chosen), float(low), float(high)
 
 
+def _hint(one: Lowered) -> str:
+    if one.wanted.precision == "int8":
+        return "Keep the decoder in float: export.decode: host, or leave its layers out of quantize-int8."
+    return "The engine computes this precision wrongly here: report the model to edgekit, take another precision."
+
+
 def outputs_error(ask: Ask, reference: Lowered, other: Lowered, files: Sequence[Path]) -> float:
     """Return the largest output error of a variant against the reference over a few inputs.
 
     Relative to the largest value of each output; kept in the cache.
 
     Raises:
-        DeadError: A detector's scores are gone.
+        DeadError: A detector's scores are gone, or fell by half.
     """
     inputs = {
         "pair": [reference.digest, other.digest], "files": [digest_file(f) for f in files[:8]],
@@ -169,11 +175,11 @@ def outputs_error(ask: Ask, reference: Lowered, other: Lowered, files: Sequence[
     def make(folder: Path) -> None:
         watcher().phase("parity")
         compare = ask.board.pair if ask.board else outputs_apart
-        worst, died = compare(reference.artifact, other.artifact, files[:8])
-        if died:
+        worst, fell = compare(reference.artifact, other.artifact, files[:8])
+        if fell:
             raise DeadError(
-                f"{other.wanted.plain}: its scores are all zero where {reference.wanted.plain} finds something",
-                hint="Keep the decoder in float: export.decode: host, or leave its layers out of quantize-int8.",
+                f"{other.wanted.plain}: where {reference.wanted.plain} finds something its scores are zero, or less than half",
+                hint=_hint(other),
             )
         store(folder / "error.json", [worst])
 
