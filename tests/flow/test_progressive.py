@@ -21,10 +21,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp("progressive")
     text = (ROOT / "recipes/progressive-digits.yaml").read_text()
     text = text.replace("epochs: 24", "epochs: 8").replace("train: {epochs: 12", "train: {epochs: 5")
-    text = text.replace("export:", "  - quantize-int8\n\nexport:").replace("samples: 128\n", "samples: 64\n  limit: 200\n")
+    text = text.replace("export:", "  - quantize-int8\n\nexport:").replace(
+        "samples: 128\n", "samples: 64\n  limit: 200\n"
+    )
     text += "\ndevices:\n  local: {backend: onnxruntime}\n"
     (folder / "digits.yaml").write_text(text.replace("accuracy_drop: 0.01 ", "accuracy_drop: 0.1 "))
-    ran = run_edgekit("compile", folder / "digits.yaml", "--device", "local", "-o", folder, "--json", timeout=900)
+    ran = run_edgekit(
+        "compile", folder / "digits.yaml", "--device", "local", "-o", folder, "--json", timeout=900
+    )
     assert ran.code == 0, ran.err
     return json.loads(ran.out)
 
