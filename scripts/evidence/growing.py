@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import http.server
 import json
-import socketserver
 import tempfile
-import threading
 import time
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from detectors import Lines, commit
+from growing_bundle import serve_bundle, slow_server
 
 from edgekit.core import versions
 from edgekit.core.files import write_json
@@ -176,86 +175,6 @@ def _share(logits: Any, truth: Any) -> float:
     return float((logits.argmax(1) == truth).mean())
 
 
-def serve_bundle(work: Path, backend: str, *, side: int, short: bool) -> dict[str, Any]:
-    """Write a bundle of a growing ResNet-50 of random weights, and the same in one file; return what was written."""
-    import torch
-
-    from edgekit.bundle.manifest import Variant
-    from edgekit.bundle.write import finish_bundle, pack
-    from edgekit.core.digest import digest_file
-    from edgekit.core.plugins import pick
-    from edgekit.core.records import Contract, Graph, Network
-    from edgekit.export.staged_onnx import converters_of, parts_of
-    from edgekit.export.torch_onnx import to_onnx
-    from edgekit.graph.onnx_file import inputs_of, outputs_of, read_onnx, save_onnx
-    from edgekit.graph.walk import name_nodes
-    from edgekit.lowering.protocol import Options
-    from edgekit.models.classifiers import build_classifier
-    from edgekit.models.staged import staged
-    from edgekit.plans.progressive import FILE, Growth, Segment, Step, chain, growth_data
-    from edgekit.training.distillation.masks import prefix_masks
-    from edgekit.training.distillation.pair import Pair
-
-    place = work / f"serve-{backend}{'-short' if short else ''}"
-    if (place / "order.json").exists():
-        found: dict[str, Any] = json.loads((place / "order.json").read_text())
-        return found
-    torch.manual_seed(0)
-    depths = [1, 1, 1, 1] if short else [3, 4, 6, 3]
-    teacher = build_classifier("resnet", nc=1000, options={"widths": [64, 128, 256, 512], "depths": depths, "block": "bottleneck", "stem": "imagenet"}).eval()  # fmt: skip
-    student = build_classifier("resnet", nc=1000, options={"widths": [32, 64, 128, 256], "depths": [1, 1, 1, 1], "stem": "imagenet"}).eval()  # fmt: skip
-    shape = (3, side, side)
-    pair = Pair(staged(teacher, shape=shape), staged(student, shape=shape), shape=shape).eval()
-    lower, options = pick("lowering", backend, what="backend").lower, Options(precision="fp32", threads=1)
-
-    def lowered(model: Any, folder: Path) -> Any:
-        folder.mkdir(parents=True)
-        name_nodes(model.graph)
-        path = folder.with_suffix(".source.onnx")
-        save_onnx(model, path)
-        whole = read_onnx(path)
-        network = Network(
-            graphs={"main": Graph(path=path, sha256=digest_file(path))},
-            contract=Contract(inputs=inputs_of(whole), outputs=outputs_of(whole)),
-        )
-        artifact = lower(network, None, options, folder)
-        path.unlink()
-        return artifact, network.contract
-
-    whole, contract = lowered(to_onnx(teacher, (1, *shape), opset=17), place / "whole")
-    masks, name = prefix_masks(pair.stages), f"{backend}-fp32"
-    variant = place / "bundle" / "variants" / name
-    segments = {}
-    for part_name, part in parts_of(pair, masks, shape=shape, input_name="images", opset=17).items():
-        artifact, _ = lowered(part.model, variant / part_name)
-        files = sorted(p for p in (variant / part_name).iterdir() if p != artifact.main)
-        segments[part_name] = Segment(
-            name=part_name, file=f"{part_name}/{artifact.main.name}", sha256=digest_file(artifact.main),
-            size=sum(p.stat().st_size for p in (variant / part_name).iterdir()), inputs=part.inputs, outputs=part.outputs,
-            beside={f"{part_name}/{p.name}": digest_file(p) for p in files},
-        )  # fmt: skip
-    steps = tuple(Step(mask=m, segments=chain(m, converters_of(pair), taps=pair.student.taps)) for m in masks)
-    growth = Growth(segments=segments, steps=steps)
-    write_json(variant / FILE, growth_data(growth))
-    one = Variant(
-        name=name, backend=backend, precision="fp32", main=f"variants/{name}/{FILE}", options=whole.options, needs={},
-        plan="progressive",
-    )  # fmt: skip
-    finish_bundle(place / "bundle", name="resnet50", contract=contract, variants=[one], facts={})
-    pack(place / "bundle", place / "resnet50.ekb")
-    from edgekit.core.digest import plain
-
-    order = {
-        "bundle": str(place / "bundle"), "variant": name, "engine": backend, "backend": backend, "precision": "fp32",
-        "main": str(whole.main), "options": plain(whole.options), "contract": plain(contract),
-        "first_bytes": growth.first_bytes, "all_bytes": sum(s.size for s in segments.values()),
-        "largest_bytes": max(s.size for s in segments.values()), "packed": str(place / "resnet50.ekb"),
-        "whole_bytes": sum(p.stat().st_size for p in whole.folder.iterdir()),
-    }  # fmt: skip
-    write_json(place / "order.json", order)
-    return order
-
-
 def serve_run(work: Path, backend: str, *, short: bool) -> dict[str, Any]:
     """Time first answers from a cold disk and over a slow link, and a steady rate of requests."""
     from edgekit.jobs.growth import requests_of, trial
@@ -290,44 +209,16 @@ def serve_run(work: Path, backend: str, *, short: bool) -> dict[str, Any]:
 
 
 def _said(trial: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """Return what a trial says, with the share of requests above twice the control's p99."""
-    rows, end = trial["rows"], trial["settled_at_s"]
-    control = [r[1] for r in rows if r[0] > end]
-    during = [r[1] for r in rows if r[0] <= end]
-    limit = 2 * float(np.percentile(control, 99)) if control else 0.0
+    """Return what a trial says, with the requests above twice the p99 of their step where nothing is loaded."""
+    rows, control = trial["rows"], trial["control"]
+    p99 = {k: float(np.percentile([r[1] for r in control if r[2] == k], 99)) for k in {r[2] for r in control}}
     return {
-        **{k: found[k] for k in ("requests", "stall_ms", "control_ms", "changes")}, "settled_at_s": end,
-        "control_p99_ms": limit / 2, "above_twice": sum(v > limit for v in during), "during": len(during),
-        "worst_ms": max(during, default=0.0),
+        **{k: found[k] for k in ("requests", "stall_ms", "control_ms", "changes")},
+        "settled_at_s": trial["settled_at_s"], "control_p99_ms": p99,
+        "above_twice": sum(r[1] > 2 * p99[r[2]] for r in rows),
+        "control_above_twice": sum(r[1] > 2 * p99[r[2]] for r in control),
+        "worst_ms": max(r[1] for r in rows),
     }  # fmt: skip
-
-
-class _Slow(http.server.SimpleHTTPRequestHandler):
-    """Serves files with ranges at a fixed rate."""
-
-    rate = 1e6
-
-    def log_message(self, *given: Any) -> None:
-        del given
-
-    def do_GET(self) -> None:
-        path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            self.send_error(404)
-            return
-        size, asked = path.stat().st_size, self.headers.get("Range", "")
-        first, _, last = asked.removeprefix("bytes=").partition("-")
-        begin, end = int(first or 0), min(int(last) + 1 if last else size, size)
-        self.send_response(206 if asked else 200)
-        self.send_header("Content-Length", str(end - begin))
-        self.end_headers()
-        with path.open("rb") as file:
-            file.seek(begin)
-            while begin < end:
-                chunk = file.read(min(16384, end - begin))
-                self.wfile.write(chunk)
-                begin += len(chunk)
-                time.sleep(len(chunk) / self.rate)
 
 
 def _over_link(order: dict[str, Any], *, mbit_s: float) -> dict[str, Any]:
@@ -335,24 +226,13 @@ def _over_link(order: dict[str, Any], *, mbit_s: float) -> dict[str, Any]:
     from edgekit.jobs.growth import trial
 
     packed = Path(order["packed"])
-    handler = type("Handler", (_Slow,), {"rate": mbit_s * 1e6 / 8})
-
-    class Server(socketserver.ThreadingTCPServer):
-        allow_reuse_address, daemon_threads = True, True
-
-    import functools
-    import urllib.request
-
-    with Server(("127.0.0.1", 0), functools.partial(handler, directory=str(packed.parent))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        base = f"http://127.0.0.1:{server.server_address[1]}"
+    with slow_server(packed.parent, mbit_s * 1e6 / 8) as base:
         first = trial({**order, "do": "first", "bundle": f"{base}/{packed.name}"})
         began = time.perf_counter()
         with urllib.request.urlopen(f"{base}/whole/{Path(order['main']).name}") as answer:
             while answer.read(1 << 20):
                 pass
         fetched_ms = (time.perf_counter() - began) * 1e3
-        server.shutdown()
     whole = trial({**order, "do": "whole"})
     return {"mbit_s": mbit_s, "first_ms": first["ms"], "whole_ms": fetched_ms + whole["ms"]}
 

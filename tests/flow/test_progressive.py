@@ -60,7 +60,10 @@ def test_stalls_first_answer_and_memory_are_measured_and_judged(compiled: dict):
     grows = compiled["grows"]
     assert grows["requests"][0] > 60
     assert grows["stall_ms"][2] >= grows["stall_ms"][1] >= 0
-    assert [c[1] for c in grows["changes"]] == [0, 1, 2, 3, 4]
+    # Steps that answer worse than the one before are jumped over.
+    steps = [c[1] for c in grows["changes"]]
+    assert steps == sorted(set(steps))
+    assert (steps[0], steps[-1]) == (0, 4)
     gates = {v["gate"]: v for v in compiled["verdicts"]}
     assert gates["first_answer_ms"]["state"] == "pass"
     assert "hashes checked" in gates["first_answer_ms"]["detail"]

@@ -237,10 +237,10 @@ class Grows:
         cold: Whether the files were dropped from the page cache before.
         hz: Requests a second in the trial.
         mb_s: To how many megabytes a second loading was slowed down, so that every step met requests.
-        requests: While it was loading, and afterwards.
+        requests: While it was loading, and afterwards, held at each step in turn.
         stall_ms: 50th and 99th percentile and largest of how much longer requests took while it was loading than the
-            median of their own step.
-        control_ms: The same after loading.
+            median of their own step without.
+        control_ms: The same of requests with nothing to load.
         changes: Seconds after the start and step, of every change.
         latency: Seconds after the start, milliseconds and step, of single requests.
         memory: Seconds after the start and resident MB.

@@ -94,13 +94,7 @@ def grow(ask: Ask, teacher: Source) -> Grown:
     # Where no epoch is judged, the end is: which steps are taken at all rests on it.
     train, val = splits_of(ask, replace(part, val_images=part.val_images or _JUDGED))
     metric, side = metric_of(ask, train), side_of(ask, part)
-    inputs = {
-        "teacher": {**vars(teacher), "path": "", "settings": {**teacher.settings, "weights": ""}},
-        "student": {**vars(student), "path": "", "settings": {**student.settings, "weights": ""}},
-        "settings": settings, "schedule": replace(part, threads=0, teacher_weights=""), "side": side, "metric": metric,
-        "images": digests(train.samples), "labels": label_digest(train), "judged": [digests(val.samples), label_digest(val)],
-        "code": versions.code(*ROOMS), "tools": versions.versions("torch", "torchvision", "timm", "ultralytics"),
-    }  # fmt: skip
+    inputs = _inputs((teacher, student), settings, part, (train, val), (side, metric))
     work = ask.cache.root / "training" / digest_value(inputs)[:32]
     made = False
 
@@ -112,16 +106,8 @@ def grow(ask: Ask, teacher: Source) -> Grown:
             if not ask.cache.reuse:
                 shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True, exist_ok=True)
-            _train(
-                part,
-                settings,
-                (teacher, student),
-                (train, val),
-                (side, metric),
-                work,
-                folder,
-                isa=ask.host.get("isa", []),
-            )
+            told = (teacher, student), (train, val), (side, metric)
+            _train(part, settings, *told, work, folder, isa=ask.host.get("isa", []))
 
     folder = ask.cache.step("grow", inputs, make)
     if made:
@@ -131,6 +117,26 @@ def grow(ask: Ask, teacher: Source) -> Grown:
         teacher=teacher, student=student, weights=folder / WEIGHTS, metric=metric,
         accuracy=tuple(record["accuracy_by_k"]), history=tuple(record["history"]),
     )  # fmt: skip
+
+
+def _inputs(
+    pair: tuple[Source, Source],
+    settings: Any,
+    part: TrainPart,
+    splits: tuple[Split, Split],
+    judged: tuple[int, str],
+) -> dict[str, Any]:
+    """Return everything the trained student depends on."""
+    teacher, student = pair
+    train, val = splits
+    side, metric = judged
+    return {
+        "teacher": {**vars(teacher), "path": "", "settings": {**teacher.settings, "weights": ""}},
+        "student": {**vars(student), "path": "", "settings": {**student.settings, "weights": ""}},
+        "settings": settings, "schedule": replace(part, threads=0, teacher_weights=""), "side": side, "metric": metric,
+        "images": digests(train.samples), "labels": label_digest(train), "judged": [digests(val.samples), label_digest(val)],
+        "code": versions.code(*ROOMS), "tools": versions.versions("torch", "torchvision", "timm", "ultralytics"),
+    }  # fmt: skip
 
 
 def _schedule(ask: Ask, settings: Any) -> TrainPart:

@@ -111,15 +111,13 @@ def _measured(ask: Ask, one: Lowered, bundle: Path, size: int) -> dict[str, Any]
 
 
 def requests_of(grown: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a trial's requests say: stalls while it grew and after, and rows for a plot."""
-    rows, end = grown["rows"], grown["settled_at_s"] or float("inf")
-    steps = {r[2] for r in rows}
-    usual = {k: float(np.median([r[1] for r in rows if r[2] == k])) for k in steps}
-    during = [r[1] - usual[r[2]] for r in rows if r[0] <= end]
-    after = [r[1] - usual[r[2]] for r in rows if r[0] > end]
+    """Return what a trial's requests say, beside those of the same steps with nothing to load, and rows for a plot."""
+    rows, control = grown["rows"], grown["control"]
+    usual = {k: float(np.median([r[1] for r in control if r[2] == k])) for k in {r[2] for r in control}}
+    during, after = ([r[1] - usual[r[2]] for r in part if r[2] in usual] for part in (rows, control))
     thin = max(1, len(rows) // _KEPT)
     return {
-        "requests": (len(during), len(after)), "stall_ms": _spread(during), "control_ms": _spread(after),
+        "requests": (len(rows), len(control)), "stall_ms": _spread(during), "control_ms": _spread(after),
         "changes": tuple((e[0], e[2]) for e in grown["events"] if e[1] in {"answers", "swapped"}),
         "latency": tuple((round(r[0], 3), round(r[1], 3), r[2]) for r in rows[::thin]),
         "memory": tuple((round(r[0], 2), round(r[3], 1)) for r in rows[:: max(1, len(rows) // 200)]),

@@ -81,13 +81,8 @@ def _refuse_stale_plan(ask: Ask, step: Step, done: Networks, change: Change) -> 
 
 
 def _step(
-    ask: Ask,
-    step: Step,
-    done: Networks,
-    data: Data | None,
-    coding: Mapping[str, Any] | None,
-    grown: Grown | None,
-) -> Change:
+    ask: Ask, step: Step, done: Networks, data: Data | None, coding: Mapping[str, Any] | None, grown: Grown | None
+) -> Change:  # fmt: skip
     one = pick("passes", step.name, what="pass")
     network = done.half or done.float32
     inputs = {
@@ -102,10 +97,9 @@ def _step(
     if one.needs_samples:
         part = ask.checked.recipe.data
         inputs["calibration"] = data.calibration_digest if data else f"random {part.seed} {part.samples}"
-        inputs["random"] = part.allow_random
+        inputs["random"], inputs["here"] = part.allow_random, _prices_here(ask)
         # The guard's accuracy depends on metric and CPU, its prices on the machine.
         inputs["metric"], inputs["machine"] = metric_of(ask, data) if data else "", machine_key(ask)
-        inputs["here"] = _prices_here(ask)
         inputs["guard"] = data.guard_digest if data else ""
         inputs["judge"] = judge_of(ask)
 

@@ -52,11 +52,11 @@ def _stalls(grows: Grows) -> str:
         (name, str(count), *(f"{v:.3f}" for v in values))
         for name, count, values in (
             ("while it grew", grows.requests[0], grows.stall_ms or ()),
-            ("afterwards", grows.requests[1], grows.control_ms or ()),
+            ("held at each step", grows.requests[1], grows.control_ms or ()),
         )
     ]
     text = (
-        f"Milliseconds that requests took longer than the median of their step, at {grows.hz:g} a second on {grows.where}; "
+        f"Milliseconds that requests took longer than the median of their step with nothing to load, at {grows.hz:g} a second on {grows.where}; "
         f"loading was slowed down to {grows.mb_s:.3g} MB/s, so that every step met requests."
     )
     peak = ""

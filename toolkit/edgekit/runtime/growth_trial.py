@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,12 @@ from edgekit.core.lazy import need
 from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact
 from edgekit.core.wire import contract_from
+from edgekit.measure.memory import peak_mb
 from edgekit.runtime.growing import Limits, resident_mb
 from edgekit.runtime.load import load
+
+# Seconds after the start, milliseconds, step, resident MB.
+Row = tuple[float, float, int, float]
 
 
 def main() -> None:
@@ -34,8 +38,12 @@ def main() -> None:
         answer = {"first": _first, "grow": _grow, "whole": _whole}[order["do"]](order)
     except EdgekitError as error:
         answer = {"error": error.message}
-    answer["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    answer["peak_mb"] = answer.get("grown_mb") or _peak()
     sys.stdout.write(json.dumps(answer))
+
+
+def _peak() -> float:
+    return peak_mb() * 2**20 / 1e6
 
 
 def forget(folder: Path) -> bool:
@@ -76,8 +84,7 @@ def _whole(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grow(order: dict[str, Any]) -> dict[str, Any]:
-    """Ask at a steady rate while the model grows, and as long again when it has."""
-    rows: list[tuple[float, float, int, float]] = []
+    """Ask at a steady rate while the model grows; then at each step that served, held there, with nothing to load."""
     limits = Limits(mb_s=order["mb_s"])
     began = time.perf_counter()
     with load(
@@ -86,21 +93,40 @@ def _grow(order: dict[str, Any]) -> dict[str, Any]:
         growing = model.growing
         assert growing
         given = {s.name: np.zeros(s.shape, s.dtype) for s in model.contract.inputs}
-        settled_at = 0.0
-        for due in _beats(order["hz"], order["most_s"]):
-            sent = time.perf_counter()
+
+        def ask(due: float) -> Row:
             growing.look(given)
-            done = time.perf_counter()
             # From when it was due: a request that waits for the one before it is late, too.
-            rows.append((due - began, (done - due) * 1e3, growing.used.step, resident_mb() or 0.0))
-            if growing.wait(0) and not settled_at:
-                settled_at = sent - began
-            if settled_at and due - began > max(2 * settled_at, settled_at + order["least_s"]):
-                break
+            return due - began, (time.perf_counter() - due) * 1e3, growing.used.step, resident_mb() or 0.0
+
+        beats = _beats(order["hz"], order["most_s"])
+        rows = _until(beats, ask, lambda: growing.wait(0))
+        settled_at, peak, events = time.perf_counter() - began, _peak(), growing.events
+        control: list[Row] = []
+        steps = sorted({r[2] for r in rows} | {growing.plan.step}, reverse=True)
+        for step in steps:
+            growing.hold(step)
+            _until(beats, ask, lambda: growing.wait(0))
+            end = time.perf_counter() + order["least_s"] / len(steps)
+            control += _until(beats, ask, partial(_is_past, end))
         return {
-            "rows": rows, "settled_at_s": settled_at,
-            "events": [[e.at_s, e.what, e.step, e.mask, e.why, e.bytes] for e in growing.events],
+            "rows": rows, "control": control, "settled_at_s": settled_at, "grown_mb": peak,
+            "events": [[e.at_s, e.what, e.step, e.mask, e.why, e.bytes] for e in events],
         }  # fmt: skip
+
+
+def _until(beats: Iterator[float], ask: Callable[[float], Row], ended: Callable[[], bool]) -> list[Row]:
+    """Ask once a beat until something is so, or the beats end."""
+    rows = []
+    for due in beats:
+        rows.append(ask(due))
+        if ended():
+            break
+    return rows
+
+
+def _is_past(end: float) -> bool:
+    return time.perf_counter() > end
 
 
 def _beats(hz: float, most_s: float) -> Iterator[float]:

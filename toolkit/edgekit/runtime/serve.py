@@ -87,14 +87,8 @@ def run_source(
                 began = time.perf_counter_ns()
                 answer = model(frame)
                 spent = (time.perf_counter_ns() - began) / 1e6
-                rows.append(
-                    {
-                        "source": name,
-                        "answers": answer.plain(),
-                        "summary": _summary(answer),
-                        "ms": round(spent, 3),
-                    }
-                )
+                told = {"answers": answer.plain(), "summary": _summary(answer)}
+                rows.append({"source": name, **told, "ms": round(spent, 3)})
                 if sink:
                     written += sink.put(name, draw(frame, answer))
                 watcher().step("frames", len(rows), frames or len(rows))
