@@ -16,13 +16,15 @@ import json
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectors import Lines, commit
+from detectors import SETTINGS as UAV
+from detectors import Lines, commit, data_of
 from growing_bundle import serve_bundle, slow_server
 
 from edgekit.core import versions
@@ -175,6 +177,40 @@ def _share(logits: Any, truth: Any) -> float:
     return float((logits.argmax(1) == truth).mean())
 
 
+def detector_run(arm: str, work: Path, *, short: bool) -> dict[str, Any]:
+    """Train HierLight-YOLO-T behind the shipped N on generated scenes, and return AP50 of every step."""
+    import torch
+
+    from edgekit.jobs.grow import RECORD, train_pair
+    from edgekit.models.find import find_by_name
+    from edgekit.passes.progressive_load import Settings
+
+    torch.set_num_threads(1)
+    path = data_of("uav-mini", work, **({"train": 4, "val": 2} if short else {"train": 2500, "val": 500}))
+    train, val = read_split(path, "train"), read_split(path, "val")
+    # The schedule of the teacher's own run (scripts/evidence/detectors.py), a part of its tiles.
+    part = replace(
+        UAV["uav-mini"], seed=0, threads=1, epochs=1 if short else 2, limit=32 if short else 8000, average=0.0
+    )
+    side = 128 if short else 640
+    val = replace(val, samples=val.samples[: 2 if short else 200])
+    name = "hierlight-yolo-n-uav"
+    teacher = find_by_name(name, weights=ROOT / "models" / f"{name}.safetensors")
+    student = find_by_name("hierlight-yolo-t", nc=len(train.names))
+    began = time.perf_counter()
+    place = work / f"detector-{arm}{'-short' if short else ''}"
+    place.mkdir(exist_ok=True)
+    settings = Settings(**ARMS[arm])  # type: ignore[arg-type]
+    isa = passport()["isa"]
+    train_pair(part, settings, (teacher, student), (train, val), (side, "map50"), place, place, isa=isa)
+    record = json.loads((place / RECORD).read_text())
+    return {
+        "task": "detector", "arm": arm, "seed": 0, "masks": record["masks"], "accuracy": record["accuracy_by_k"],
+        "tiles": part.limit, "epochs": part.epochs, "judged_on": len(val.samples), "history": record["history"],
+        "seconds": round(time.perf_counter() - began, 1),
+    }  # fmt: skip
+
+
 def serve_run(work: Path, backend: str, *, short: bool) -> dict[str, Any]:
     """Time first answers from a cold disk and over a slow link, and a steady rate of requests."""
     from edgekit.jobs.growth import requests_of, trial
@@ -260,7 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("accuracy", "serve"))
+    parser.add_argument("what", choices=("accuracy", "detector", "serve"))
     parser.add_argument("--work", type=Path)
     parser.add_argument("--family", action="append")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
@@ -269,29 +305,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place, watched_by(Lines()):
         work = given.work or Path(place)
         work.mkdir(parents=True, exist_ok=True)
-        if given.what == "serve":
-            for backend in ("onnxruntime",) if given.slice else ("onnxruntime", "openvino"):
-                if given.slice or not (KEPT / f"serve-{backend}.json").exists():
-                    found = serve_run(work, backend, short=given.slice)
-                    print(json.dumps({k: v for k, v in found.items() if k != "tools"})[:1500])
-                    if not given.slice:
-                        kept(f"serve-{backend}", found)
-            return
-        for seed in given.seeds[:1] if given.slice else given.seeds:
-            for name in given.family or (["resnet"] if given.slice else FAMILIES):
+        for name, run in wanted(given, work):
+            if given.slice:
+                print(name, json.dumps(run())[:1500])
+            elif not (KEPT / f"{name}.json").exists():
+                found = run()
+                kept(name, found)
+                print(name, json.dumps(found.get("accuracy") or found)[:1500], flush=True)
+
+
+def wanted(given: argparse.Namespace, work: Path) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Give the runs that were asked for, each by its name."""
+    short = given.slice
+    if given.what == "serve":
+        for backend in ("onnxruntime",) if short else ("onnxruntime", "openvino"):
+            yield f"serve-{backend}", partial(serve_run, work, backend, short=short)
+    elif given.what == "detector":
+        for arm in ARMS:
+            yield f"detector-{arm}", partial(detector_run, arm, work, short=short)
+    else:
+        for seed in given.seeds[:1] if short else given.seeds:
+            for name in given.family or (["resnet"] if short else FAMILIES):
                 for arm in ARMS:
                     label = f"accuracy-{name}-{arm}-s{seed}"
-                    if not given.slice and (KEPT / f"{label}.json").exists():
-                        continue
-                    found = accuracy_run(FAMILIES[name], arm, seed, work, short=given.slice)
-                    print(
-                        label,
-                        [round(100 * a, 1) for a in found["accuracy"]],
-                        f"{found['seconds']:.0f} s",
-                        flush=True,
-                    )
-                    if not given.slice:
-                        kept(label, found)
+                    yield label, partial(accuracy_run, FAMILIES[name], arm, seed, work, short=short)
 
 
 if __name__ == "__main__":

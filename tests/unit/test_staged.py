@@ -192,6 +192,20 @@ def test_detectors_that_are_equal_have_nothing_left_to_learn_either():
         assert float(Boxes(None).soft(found["student"], found["teacher"])) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("masks", ["prefix", "random", "all"])
+def test_pairs_learn_in_bfloat16_and_the_teacher_does_not(masks: str):
+    torch.manual_seed(0)
+    pair = Pair(resnet([4, 6, 8, 12], 2), resnet([2, 3, 4, 6], 1), shape=SMALL).train()
+    pair.bf16 = True
+    criterion = Distilled(pair, Classes(), Weights(), masks=masks, seed=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pair(torch.rand(4, *SMALL))
+    loss, _ = criterion.loss(found, {"cls": torch.tensor([0, 1, 2, 3]), "step": 3})
+    loss.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in pair.student.parameters())
+    assert all(p.grad is None for p in pair.teacher.parameters())
+
+
 def test_distances_and_divergence_are_those_of_the_paper():
     from edgekit.training.terms.distance import apart
 

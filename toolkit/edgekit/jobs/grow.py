@@ -107,7 +107,7 @@ def grow(ask: Ask, teacher: Source) -> Grown:
                 shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True, exist_ok=True)
             told = (teacher, student), (train, val), (side, metric)
-            _train(part, settings, *told, work, folder, isa=ask.host.get("isa", []))
+            train_pair(part, settings, *told, work, folder, isa=ask.host.get("isa", []))
 
     folder = ask.cache.step("grow", inputs, make)
     if made:
@@ -147,17 +147,28 @@ def _schedule(ask: Ask, settings: Any) -> TrainPart:
     )
     base = ask.checked.recipe.train or usual
     return replace(
-        base, epochs=settings.epochs, batch=settings.batch, lr=settings.lr, optimizer="sgd", loss="bce",
+        base, epochs=settings.epochs, batch=settings.batch, lr=settings.lr, optimizer=settings.optimizer, loss="bce",
         teacher="", teacher_weights="", warmup_epochs=min(base.warmup_epochs, settings.epochs / 10),
         close_mosaic=min(base.close_mosaic, settings.epochs),
     )  # fmt: skip
 
 
-def _train(
+def train_pair(
     part: TrainPart, settings: Any, nets: tuple[Source, Source], splits: tuple[Split, Split],
     judged: tuple[int, str], work: Path, out: Path, *, isa: Sequence[str],
 ) -> None:  # fmt: skip
-    """Run the loop and write the pair and its record into `out`."""
+    """Run the loop and write the pair (`pair.safetensors`) and its record (accuracy of every step) into `out`.
+
+    Args:
+        part: The schedule.
+        settings: Of the pass.
+        nets: Teacher, with its weights, and student.
+        splits: Training and validation samples.
+        judged: Side of the input in pixels and name of the metric.
+        work: Folder for checkpoints; a run that was cut goes on from there.
+        out: Folder for what comes out.
+        isa: Of this machine's CPU.
+    """
     from edgekit.training.criterion import criterion_of
     from edgekit.training.distillation.build import pair_of
     from edgekit.training.distillation.criterion import Distilled

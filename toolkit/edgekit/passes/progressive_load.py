@@ -43,7 +43,8 @@ class Settings:
         cross: Weight of what mixed networks answer.
         epochs: Passes over the training images.
         batch: Images a step.
-        lr: Highest learning rate, with sgd.
+        optimizer: sgd (the authors'), or adamw, which transformers need.
+        lr: Highest learning rate.
         converter_rate: Learning rate of the converters, as a factor.
     """
 
@@ -61,6 +62,7 @@ class Settings:
     cross: float = 2.0
     epochs: int = 100
     batch: int = 64
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
     converter_rate: float = 1.0
 

@@ -21,7 +21,8 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a boundary of the other width."""
-        found: Tensor = self.map(x)
+        # Terms ask for boundaries that were made in bfloat16.
+        found: Tensor = self.map(x.float())
         return found
 
 
