@@ -49,6 +49,8 @@ class Family:
     student: Mapping[str, Any]
     lr: float
     optimizer: str = "sgd"
+    batch: int = 64
+    teacher_epochs: int = 20
 
 
 FAMILIES = {
@@ -68,8 +70,11 @@ FAMILIES = {
         "vit",
         {"width": 48, "depth": 8, "heads": 3, "patch": 8, "side": 32},
         {"width": 24, "depth": 4, "heads": 3, "patch": 8, "side": 32},
-        2e-3,
+        1e-3,
         "adamw",
+        # Without weights to start from, transformers take more steps.
+        batch=32,
+        teacher_epochs=50,
     ),
 }
 # The control learns from labels and teacher alone; its converters stay as they were made.
@@ -79,7 +84,7 @@ ARMS = {"prefix": {}, "control": {"sync": 0.0, "recon": 0.0, "cross": 0.0}}
 def settings_of(family: Family, *, seed: int, epochs: int) -> TrainPart:
     """Return the schedule of teacher and student."""
     return TrainPart(
-        epochs=epochs, imgsz=SIDE, batch=64, lr=family.lr, final_lr=0.02, schedule="cosine", warmup_epochs=1,
+        epochs=epochs, imgsz=SIDE, batch=family.batch, lr=family.lr, final_lr=0.02, schedule="cosine", warmup_epochs=1,
         momentum=0.9, average=0.0, shift=0.1, fliplr=0.0, optimizer=family.optimizer, val_images=0, seed=seed, threads=1,
     )  # fmt: skip
 
@@ -152,7 +157,7 @@ def _teacher(family: Family, seed: int, work: Path, given: Any, *, short: bool) 
     net = build_classifier(family.name, nc=10, options=family.teacher)
     kept = work / f"teacher-{family.name}-{seed}{'-short' if short else ''}.safetensors"
     if not kept.exists():
-        settings = settings_of(family, seed=seed, epochs=1 if short else 20)
+        settings = settings_of(family, seed=seed, epochs=1 if short else family.teacher_epochs)
         with tempfile.TemporaryDirectory(dir=work) as folder:
             run = Run(model=net, batches=Pictures(*given, settings), settings=settings, work=Path(folder))
             save_file({k: v.contiguous() for k, v in run.train().items()}, kept)
