@@ -2,6 +2,7 @@
 
     python scripts/evidence/growing.py accuracy --work /somewhere     # resnet, vgg, vit: three seeds, and the control
     python scripts/evidence/growing.py detector --work /somewhere     # HierLight-YOLO-N behind a student of half its width
+    python scripts/evidence/growing.py int8 --work /somewhere         # the demo, its segments in int8
     python scripts/evidence/growing.py serve --work /somewhere        # cold disk, a slow link, a steady rate of requests
     python scripts/evidence/growing.py accuracy --slice               # a minute: nothing is kept
 
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -216,6 +219,29 @@ def detector_run(arm: str, work: Path, *, short: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def int8_run(work: Path) -> dict[str, Any]:
+    """Compile the demo with quantize-int8 behind it, and return the accuracy of every step of every variant."""
+    text = (ROOT / "recipes" / "progressive-digits.yaml").read_text()
+    path = work / "digits-int8.yaml"
+    path.write_text(text.replace("\nexport:", "  - quantize-int8\n\nexport:", 1))
+    words = ["compile", str(path), "--device", "local", "-o", str(work), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from edgekit.cli import main; main()", *words],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    report = json.loads(done.stdout)
+    manifest = json.loads((Path(report["bundle"]) / "manifest.json").read_text())
+    steps = {
+        v["name"]: json.loads((Path(report["bundle"]) / v["main"]).read_text())["steps"]
+        for v in manifest["variants"]
+    }
+    return {
+        "task": "int8", "chosen": report["chosen"], "in_torch": report["grows"]["in_torch"],
+        "masks": report["grows"]["masks"], "accuracy": {n: [s["accuracy"] for s in rows] for n, rows in steps.items()},
+    }  # fmt: skip
+
+
 def serve_run(work: Path, backend: str, *, short: bool) -> dict[str, Any]:
     """Time first answers from a cold disk and over a slow link, and a steady rate of requests."""
     from edgekit.jobs.growth import requests_of, trial
@@ -301,7 +327,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("accuracy", "detector", "serve"))
+    parser.add_argument("what", choices=("accuracy", "detector", "int8", "serve"))
     parser.add_argument("--work", type=Path)
     parser.add_argument("--family", action="append")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
@@ -328,6 +354,8 @@ def wanted(given: argparse.Namespace, work: Path) -> Iterator[tuple[str, Callabl
     elif given.what == "detector":
         for arm in ARMS:
             yield f"detector-{arm}", partial(detector_run, arm, work, short=short)
+    elif given.what == "int8":
+        yield "int8", partial(int8_run, work)
     else:
         for seed in given.seeds[:1] if short else given.seeds:
             for name in given.family or (["resnet"] if short else FAMILIES):

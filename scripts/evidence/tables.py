@@ -14,6 +14,7 @@ from typing import Any
 
 import bench_tables
 import gamma_tables
+import growing_tables
 
 from edgekit.predict.latency import judge
 
@@ -342,6 +343,9 @@ TABLES = {
     "sensor-front": (("docs/gamma-quant.md",), gamma_tables.front),
     "gamma-int8": (("docs/gamma-quant.md",), gamma_tables.with_int8),
     "gamma": (("README.md",), gamma_tables.short),
+    "growing-accuracy": (("docs/progressive-loading.md",), growing_tables.accuracy),
+    "growing-int8": (("docs/progressive-loading.md",), growing_tables.with_int8),
+    "growing-serve": (("docs/progressive-loading.md",), growing_tables.serve),
 }
 
 

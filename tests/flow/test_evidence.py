@@ -33,6 +33,14 @@ def test_the_comparison_of_detectors_can_be_trained_and_judged_again():
     assert "ms-yolo" in said
 
 
+@pytest.mark.parametrize("what", ["accuracy", "detector", "serve"])
+def test_growing_models_can_be_trained_and_timed_again(what: str):
+    said = run_script(ROOT / "scripts/evidence/growing.py", what, "--slice")
+    assert {"accuracy": "accuracy-resnet-control-s0", "detector": "detector-control", "serve": "above_twice"}[
+        what
+    ] in said
+
+
 def test_the_bench_against_ultralytics_runs(tmp_path: Path):
     recipe = on_openvino("uav-yolov8n", tmp_path)
     ran = run_edgekit("compile", recipe, "--device", "local", "--quick", "-o", tmp_path)
