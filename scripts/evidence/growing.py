@@ -194,11 +194,11 @@ def detector_run(arm: str, work: Path, *, short: bool) -> dict[str, Any]:
     from edgekit.passes.progressive_load import Settings
 
     torch.set_num_threads(1)
-    path = data_of("uav-mini", work, **({"train": 4, "val": 2} if short else {"train": 2500, "val": 500}))
+    path = data_of("uav-mini", work, **({"train": 4, "val": 2} if short else {"train": 1000, "val": 200}))
     train, val = read_split(path, "train"), read_split(path, "val")
     # The schedule of the teacher's own run (scripts/evidence/detectors.py), a part of its tiles.
     part = replace(
-        UAV["uav-mini"], seed=0, threads=1, epochs=1 if short else 2, limit=32 if short else 8000, average=0.0
+        UAV["uav-mini"], seed=0, threads=1, epochs=1 if short else 3, limit=32 if short else 4000, average=0.0
     )
     side = 128 if short else 640
     val = replace(val, samples=val.samples[: 2 if short else 200])
