@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
 import torchvision.models as zoo
+import yaml
 from torch import nn
 
 from edgekit.core.errors import RecipeError
+from edgekit.core.plugins import family
 from edgekit.models.architectures import architecture
 from edgekit.models.classifiers import build_classifier
+from edgekit.models.find import find_by_name, shipped_models
 from edgekit.models.staged import staged
-from edgekit.models.torch_models import fresh
-from edgekit.training.distillation.criterion import Distilled
+from edgekit.models.torch_models import build, fresh
+from edgekit.training.distillation.criterion import TERMS, Distilled
 from edgekit.training.distillation.masks import prefix_masks, random_mask
 from edgekit.training.distillation.pair import Pair
 from edgekit.training.distillation.tasks import Boxes, Classes
 from edgekit.training.terms.protocol import Weights
+from tests.conftest import ROOT
 
 SMALL = (3, 32, 32)
 
@@ -216,3 +221,22 @@ def test_distances_and_divergence_are_those_of_the_paper():
     p = torch.tensor([0.5, 0.5])
     q = torch.softmax(torch.tensor([1.0, 0.0]), 0)
     assert float(Classes(tau=2.0).soft(z, t)) == pytest.approx(4 * float((p * (p / q).log()).sum()))
+
+
+def test_every_term_is_part_of_a_distillation():
+    assert set(family("training.terms")) == set(TERMS)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("progressive-*.yaml")), ids=lambda p: p.stem)
+def test_students_of_shipped_recipes_are_less_than_two_fifths_of_their_teachers(path: Path):
+    text = yaml.safe_load(path.read_text())
+    model, own = text["model"], text["passes"][0]["progressive-load"]
+    trained = shipped_models().get(model["name"])
+    weights = trained.with_suffix(".safetensors") if trained else None
+    teacher = find_by_name(
+        model["name"], weights=weights, nc=10 if "options" in model else 0, options=model.get("options")
+    )
+    options = {**model.get("options", {}), **own.get("options", {})}
+    student = find_by_name(own.get("student", model["name"]), nc=int(teacher.settings["nc"]), options=options)
+    one, two = (sum(p.numel() for p in build(source).module.parameters()) for source in (student, teacher))
+    assert one < 0.4 * two

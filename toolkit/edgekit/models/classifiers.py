@@ -54,7 +54,8 @@ def classifier_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             good = isinstance(value, int) and 1 <= value <= 4096
         if not good:
-            raise RecipeError(f"{where}: cannot be {value!r}", hint=f"It is {own[key]!r} where nobody says.")
+            may = " or ".join(_WORDS[key]) if key in _WORDS else f"{own[key]!r}, for example"
+            raise RecipeError(f"{where}: cannot be {value!r}", hint=f"It may be {may}.")
     found = {**own, **given}
     if len(found.get("widths", ())) != len(found.get("depths", ())):
         raise RecipeError(
