@@ -72,7 +72,7 @@ FAMILIES = {
     "vit": Family(
         "vit",
         {"width": 48, "depth": 8, "heads": 3, "patch": 8, "side": 32},
-        {"width": 24, "depth": 4, "heads": 3, "patch": 8, "side": 32},
+        {"width": 48, "depth": 4, "heads": 3, "patch": 8, "side": 32},
         1e-3,
         "adamw",
         # Without weights to start from, transformers take more steps.
