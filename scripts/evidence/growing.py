@@ -54,6 +54,8 @@ class Family:
     optimizer: str = "sgd"
     batch: int = 64
     teacher_epochs: int = 20
+    weight_decay: float = 5e-4
+    count: int = 0
 
 
 FAMILIES = {
@@ -71,13 +73,15 @@ FAMILIES = {
     ),
     "vit": Family(
         "vit",
-        {"width": 48, "depth": 8, "heads": 3, "patch": 8, "side": 32},
-        {"width": 48, "depth": 4, "heads": 3, "patch": 8, "side": 32},
+        {"width": 48, "depth": 6, "heads": 3, "patch": 8, "side": 32},
+        {"width": 48, "depth": 3, "heads": 3, "patch": 8, "side": 32},
         1e-3,
         "adamw",
         # Without weights to start from, transformers take more steps.
         batch=32,
-        teacher_epochs=50,
+        teacher_epochs=60,
+        weight_decay=0.0,
+        count=3,
     ),
 }
 # The control learns from labels and teacher alone; its converters stay as they were made.
@@ -87,7 +91,7 @@ ARMS = {"prefix": {}, "control": {"sync": 0.0, "recon": 0.0, "cross": 0.0}}
 def settings_of(family: Family, *, seed: int, epochs: int) -> TrainPart:
     """Return the schedule of teacher and student."""
     return TrainPart(
-        epochs=epochs, imgsz=SIDE, batch=family.batch, lr=family.lr, final_lr=0.02, schedule="cosine", warmup_epochs=1,
+        epochs=epochs, imgsz=SIDE, batch=family.batch, lr=family.lr, weight_decay=family.weight_decay, final_lr=0.02, schedule="cosine", warmup_epochs=1,
         momentum=0.9, average=0.0, shift=0.1, fliplr=0.0, optimizer=family.optimizer, val_images=0, seed=seed, threads=1,
     )  # fmt: skip
 
@@ -125,7 +129,7 @@ def accuracy_run(family: Family, arm: str, seed: int, work: Path, *, short: bool
     torch.manual_seed(seed + 1000)
     student = build_classifier(family.name, nc=10, options=family.student)
     shape = (3, SIDE, SIDE)
-    pair = Pair(staged(teacher, shape=shape), staged(student, shape=shape), shape=shape)
+    pair = Pair(*(staged(n, shape=shape, count=family.count) for n in (teacher, student)), shape=shape)
     criterion = Distilled(pair, Classes(), Weights(**ARMS[arm]), masks="prefix", seed=seed)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=work) as folder:
