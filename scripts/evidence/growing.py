@@ -129,7 +129,7 @@ def accuracy_run(family: Family, arm: str, seed: int, work: Path, *, short: bool
     torch.manual_seed(seed + 1000)
     student = build_classifier(family.name, nc=10, options=family.student)
     shape = (3, SIDE, SIDE)
-    pair = Pair(*(staged(n, shape=shape, count=family.count) for n in (teacher, student)), shape=shape)
+    pair = Pair(*(staged(n, shape=shape, stages=family.count) for n in (teacher, student)), shape=shape)
     criterion = Distilled(pair, Classes(), Weights(**ARMS[arm]), masks="prefix", seed=seed)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=work) as folder:
@@ -250,7 +250,7 @@ def serve_run(work: Path, backend: str, *, short: bool) -> dict[str, Any]:
     """Time first answers from a cold disk and over a slow link, and a steady rate of requests."""
     from edgekit.jobs.growth import requests_of, trial
 
-    order = serve_bundle(work, backend, side=112, short=short)
+    order = serve_bundle(work, backend, side=64, short=short)
     first, whole = [], []
     for _ in range(1 if short else 9):
         first.append(trial({**order, "do": "first"}))

@@ -108,7 +108,7 @@ def serve() -> str:
     return "\n".join(
         [
             *lines, "",
-            f"A ResNet-50 of random weights at 112 px behind a student of half its width with a block a stage, one thread; 30 requests a second "
+            f"A ResNet-50 of random weights at 64 px behind a student of half its width with a block a stage, one thread; 30 requests a second "
             f"while it grew for a minute, and as long again held at each step; {len(found[0]['first_ms'])} fresh processes a figure, "
             f"files dropped from the page cache before each. {found[0]['date']}, {_machine(found[0])}: `scripts/evidence/growing.py serve`.",
         ]

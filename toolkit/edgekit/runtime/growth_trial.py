@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +98,14 @@ def _grow(order: dict[str, Any]) -> dict[str, Any]:
             # From when it was due: a request that waits for the one before it is late, too.
             return due - began, (time.perf_counter() - due) * 1e3, growing.used.step, resident_mb() or 0.0
 
-        beats = _beats(order["hz"], order["most_s"])
-        rows = _until(beats, ask, lambda: growing.wait(0))
+        rows = _until(_beats(order["hz"], order["most_s"]), ask, lambda: growing.wait(0))
         settled_at, peak, events = time.perf_counter() - began, _peak(), growing.events
         control: list[Row] = []
         steps = sorted({r[2] for r in rows} | {growing.plan.step}, reverse=True)
         for step in steps:
             growing.hold(step)
-            _until(beats, ask, lambda: growing.wait(0))
-            end = time.perf_counter() + order["least_s"] / len(steps)
-            control += _until(beats, ask, partial(_is_past, end))
+            growing.wait(order["most_s"])
+            control += _until(_beats(order["hz"], order["least_s"] / len(steps)), ask, lambda: False)
         return {
             "rows": rows, "control": control, "settled_at_s": settled_at, "grown_mb": peak,
             "events": [[e.at_s, e.what, e.step, e.mask, e.why, e.bytes] for e in events],
@@ -123,10 +120,6 @@ def _until(beats: Iterator[float], ask: Callable[[float], Row], ended: Callable[
         if ended():
             break
     return rows
-
-
-def _is_past(end: float) -> bool:
-    return time.perf_counter() > end
 
 
 def _beats(hz: float, most_s: float) -> Iterator[float]:
