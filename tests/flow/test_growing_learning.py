@@ -77,7 +77,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
     teacher.load_state_dict(Run(model=teacher, batches=batches, settings=fewer, work=folder).train())
     teacher.eval()
     with torch.no_grad():
-        found = {"teacher": [100 * float((teacher(seen).argmax(1) == truth).float().mean())]}
+        found = {"kept": [], "teacher": [100 * float((teacher(seen).argmax(1) == truth).float().mean())]}
     for arm, weights in (("all", Weights()), ("control", Weights(sync=0.0, recon=0.0, cross=0.0))):
         student = net([4, 6, 8, 12], 1, 1)
         pair = Pair(staged(teacher, shape=SHAPE), staged(student, shape=SHAPE), shape=SHAPE)
@@ -85,7 +85,11 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
             model=pair, batches=batches, settings=SETTINGS, work=tmp_path_factory.mktemp(arm), clip=5.0,
             criterion=Distilled(pair, Classes(), weights, masks="prefix", seed=0),
         )  # fmt: skip
+        before = [t.clone() for t in teacher.state_dict().values()]
         pair.load_state_dict(run.train())
+        found["kept"].append(
+            float(all(torch.equal(a, b) for a, b in zip(before, teacher.state_dict().values(), strict=True)))
+        )
         found[arm] = shares(pair, seen, truth)
     return found
 
@@ -104,3 +108,7 @@ def test_without_the_terms_that_align_a_step_answers_nothing(learned: dict[str, 
     control = learned["control"]
     assert control[1] < 40, control
     assert control[-1] == learned["teacher"][0]
+
+
+def test_the_teachers_weights_and_statistics_are_what_they_were(learned: dict[str, list[float]]):
+    assert learned["kept"] == [1.0, 1.0]

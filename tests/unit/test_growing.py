@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import os
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 import torch
 
 from edgekit.backends.onnxruntime import OnnxRuntime
-from edgekit.core.errors import LinkError, VerificationError
+from edgekit.core.errors import LinkError, RecipeError, ResourceError, VerificationError
 from edgekit.core.records import Artifact, Contract
 from edgekit.plans.progressive import Growth, Step, growth_data, growth_from
 from edgekit.runtime.growing import Growing, Limits, Plan
@@ -232,3 +235,138 @@ def test_one_can_ask_for_a_step_and_let_go(tmp_path: Path):
         assert model.wait(20)
         assert model.plan.mask == "SSSS"
     assert isinstance(model.plan, Plan)
+
+
+@pytest.mark.parametrize(
+    "fault", [OSError(28, "No space left on device"), RuntimeError("bad_alloc"), MemoryError()]
+)
+def test_whatever_goes_wrong_in_loading_is_told_and_tried_again(tmp_path: Path, fault: Exception):
+    growth = write_segments(pair_of(), tmp_path)
+    left, opened = [2], opener(tmp_path)
+
+    def faulty(segment):
+        if segment.name == "enc1" and left[0]:
+            left[0] -= 1
+            raise fault
+        return opened(segment)
+
+    def heard(event):
+        raise ValueError("an app's own mistake")
+
+    shown: list = []
+    hook, threading.excepthook = threading.excepthook, shown.append
+    try:
+        with Growing(growth, faulty, sample(), heard=heard) as model:
+            assert model.wait(20)
+            assert model.plan.mask == "TTTT"
+            whys = [e.why for e in model.events if e.what == "waits"]
+            # Each segment counts once, however often it was tried.
+            assert model.metrics()["bytes_loaded"] == sum(s.size for s in growth.segments.values())
+    finally:
+        threading.excepthook = hook
+    assert len(whys) == 2
+    assert str(fault) in whys[0] or whys[0] == "no memory"
+    assert len(shown) == len(model.events)
+
+
+def test_whoever_needs_the_whole_model_is_told_why_it_does_not_come(tmp_path: Path):
+    growth = write_segments(pair_of(), tmp_path)
+    opened = opener(tmp_path)
+
+    def faulty(segment):
+        if segment.name == "t3":
+            raise VerificationError("t3 was changed")
+        return opened(segment)
+
+    with Growing(growth, faulty, sample()) as model, pytest.raises(VerificationError, match="t3 was changed"):
+        model.whole()
+    with (
+        Growing(growth, opened, sample(), limits=Limits(until=1)) as model,
+        pytest.raises(ResourceError, match=r"stays at step 1 \(TSSS\)"),
+    ):
+        model.whole()
+    with Growing(growth, opened, sample()) as model:
+        model.whole()
+        assert model.plan.mask == "TTTT"
+
+
+@pytest.mark.skipif(not hasattr(os, "setpriority"), reason="no priorities here")
+def test_files_come_at_low_priority_and_engines_do_not_inherit_it(tmp_path: Path):
+    growth = write_segments(pair_of(), tmp_path)
+    opened, seen = opener(tmp_path), {"fetch": set(), "open": set()}
+
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def fetched(segment, ended):
+        seen["fetch"].add(priority())
+
+    def looked(segment):
+        seen["open"].add(priority())
+        return opened(segment)
+
+    own = priority()
+    with Growing(growth, looked, sample(), fetched=fetched) as model:
+        assert model.wait(20)
+    assert seen == {"fetch": {own, own + 10}, "open": {own}}
+
+
+def test_closing_does_not_wait_for_a_file_that_is_on_its_way(tmp_path: Path):
+    growth = write_segments(pair_of(), tmp_path)
+    begun = threading.Event()
+
+    def fetched(segment, ended):
+        if segment.name == "t1":
+            begun.set()
+            ended.wait(30)
+
+    with Growing(growth, opener(tmp_path), sample(), fetched=fetched):
+        assert begun.wait(10)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+
+
+def test_engines_that_no_plan_runs_are_let_go(tmp_path: Path):
+    growth = write_segments(pair_of(), tmp_path)
+    opened, alive = opener(tmp_path), weakref.WeakValueDictionary()
+
+    def counted(segment):
+        session = opened(segment)
+        alive[segment.name] = session
+        return session
+
+    with Growing(growth, counted, sample()) as model:
+        model.look(sample())
+        assert model.wait(20)
+        gc.collect()
+        # The last answer came from the student; what said so holds no engine.
+        assert set(alive) == {"t1", "t2", "t3", "t4"}
+
+
+def test_the_way_back_is_the_way_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    growth = write_segments(pair_of(), tmp_path, accuracy=(0.8, 0.5, 0.82, 0.83, 0.9))
+    left = [10_000.0]
+    monkeypatch.setattr("edgekit.runtime.growing.available_mb", lambda: left[0])
+    with Growing(growth, opener(tmp_path), sample()) as model:
+        assert model.wait(20)
+        assert [e.step for e in model.events if e.what == "swapped"] == [2, 3, 4]
+        left[0] = 20.0
+        deadline = time.monotonic() + 20
+        while model.plan.step and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [e.step for e in model.events if e.what == "stepped back"] == [3, 2, 0]
+        left[0] = 10_000.0
+        # It grows again, and says when it has.
+        assert model.plan.step == 0
+        while model.events[-1].what != "grown" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [e.what for e in model.events].count("grown") == 2
+
+
+@pytest.mark.parametrize("step", [-1, 5])
+def test_a_step_that_is_not_there_is_refused(tmp_path: Path, step: int):
+    growth = write_segments(pair_of(), tmp_path)
+    with Growing(growth, opener(tmp_path), sample()) as model, pytest.raises(RecipeError, match="no step"):
+        model.hold(step)
+    with pytest.raises(RecipeError, match="below 0"):
+        Limits(until=-1)

@@ -199,7 +199,7 @@ def _golden(order: Order, entrants: Mapping[str, Artifact], folder: Path) -> dic
     frames = sorted((folder / "bundle/golden").glob("frame*.npy"))
     with load(folder / "bundle") as model:
         return {
-            "answers": [model.settle()(read_frame(f, model.contract.frames)).plain() for f in frames],
+            "answers": [model.whole()(read_frame(f, model.contract.frames)).plain() for f in frames],
             "variant": model.variant.name,
         }
 

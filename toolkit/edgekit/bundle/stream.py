@@ -7,23 +7,28 @@ import http.client
 import shutil
 import struct
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from edgekit.bundle.manifest import MANIFEST, SIGNATURE, Manifest, parse_manifest
 from edgekit.bundle.sign import check
 from edgekit.core.errors import LinkError, RecipeError, VerificationError
+from edgekit.core.files import resource_errors
 
 _CHUNK = 256 * 1024
 _TIMEOUT_S = 20.0
+# As `open_bundle` allows.
+_MANIFEST_MOST, _SIGNATURE_MOST = 64 * 2**20, 4096
 _HEADER = struct.Struct("<IHHHHHIIIHH")
 # Names in a bundle are shorter; a local header and its name come in one read.
 _NAME = 256
+_TAIL = _HEADER.size + _NAME
 _LOCAL = b"PK\x03\x04"
 
 
@@ -62,7 +67,7 @@ class Stream:
         self.where = where
         self.fetched = 0
         self._origin, local = _origin_of(where)
-        raw = b"".join(self._origin.read(MANIFEST, 0))
+        raw = _limited(self._origin.read(MANIFEST, 0), _MANIFEST_MOST, f"{where}: {MANIFEST}")
         self.manifest: Manifest = parse_manifest(raw, where=where)
         self.signature = self._signed(raw, trusted_key)
         self._own = local is None
@@ -83,9 +88,11 @@ class Stream:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _signed(self, raw: bytes, trusted_key: Path | None) -> str:
+        # Some servers refuse what is not there; without a key it makes no difference.
+        missing = (RecipeError, LinkError) if trusted_key is None else RecipeError
         try:
-            found = b"".join(self._origin.read(SIGNATURE, 0))
-        except RecipeError:
+            found = _limited(self._origin.read(SIGNATURE, 0), _SIGNATURE_MOST, f"{self.where}: {SIGNATURE}")
+        except missing:
             found = b""
         if trusted_key is None:
             return "not checked" if found else "none"
@@ -96,16 +103,18 @@ class Stream:
         check(raw, found, trusted_key, where=self.where)
         return "good"
 
-    def fetch(self, path: str, *, mb_s: float = 0.0) -> Path:
+    def fetch(self, path: str, *, mb_s: float = 0.0, ended: threading.Event | None = None) -> Path:
         """Return a file of the bundle on this machine, its hash checked; what broke off is taken up where it stopped.
 
         Args:
             path: In the manifest.
             mb_s: Megabytes a second at most; 0 for as fast as it comes.
+            ended: Set, it ends with a LinkError.
 
         Raises:
             LinkError: The connection broke.
             VerificationError: The file is not what the manifest says.
+            ResourceError: No space or no permission for what comes over a line.
         """
         if path not in self.manifest.files:
             raise VerificationError(
@@ -115,23 +124,26 @@ class Stream:
         if path in self._good:
             return target
         size, sha256 = self.manifest.files[path]
+        pace = _Pace(mb_s, ended)
         if self._own:
-            self._copy(path, target, size, sha256, mb_s)
+            with resource_errors(target):
+                self._copy(path, target, size, sha256, pace)
+            self._good.add(path)
         else:
-            self._check(path, size, sha256, mb_s)
-        self._good.add(path)
+            # Anyone may have changed it since it was read last.
+            self._check(path, size, sha256, pace)
         return target
 
-    def _check(self, path: str, size: int, sha256: str, mb_s: float) -> None:
+    def _check(self, path: str, size: int, sha256: str, pace: _Pace) -> None:
         """Read a file where it lies."""
         digest, count = hashlib.sha256(), 0
-        for chunk in _paced(self._origin.read(path, 0), mb_s):
+        for chunk in pace.of(self._origin.read(path, 0)):
             digest.update(chunk)
             count += len(chunk)
         self.fetched += count
         _refuse_other(self.where, path, (count, digest.hexdigest()), (size, sha256))
 
-    def _copy(self, path: str, target: Path, size: int, sha256: str, mb_s: float) -> None:
+    def _copy(self, path: str, target: Path, size: int, sha256: str, pace: _Pace) -> None:
         """Bring a file here, in one piece or in several."""
         part = target.with_name(target.name + ".part")
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +154,8 @@ class Stream:
                     digest.update(chunk)
                     count += len(chunk)
         with part.open("ab") as file:
-            for chunk in _paced(self._origin.read(path, count), mb_s):
+            # A line may break after the last byte: then nothing is left to ask for.
+            for chunk in pace.of(self._origin.read(path, count)) if count < size or not count else ():
                 digest.update(chunk)
                 count += len(chunk)
                 self.fetched += len(chunk)
@@ -173,14 +186,30 @@ def _refuse_other(where: str, path: str, found: tuple[int, str], wanted: tuple[i
         )
 
 
-def _paced(chunks: Iterator[bytes], mb_s: float) -> Iterator[bytes]:
-    """Give the chunks no faster than asked."""
-    began, count = time.perf_counter(), 0
+class _Pace:
+    """Gives chunks no faster than asked, and none once it is ended."""
+
+    def __init__(self, mb_s: float, ended: threading.Event | None) -> None:
+        self._mb_s, self._ended = mb_s, ended or threading.Event()
+
+    def of(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        began, count = time.perf_counter(), 0
+        for chunk in chunks:
+            yield chunk
+            count += len(chunk)
+            ahead_s = count / (self._mb_s * 1e6) - (time.perf_counter() - began) if self._mb_s else 0.0
+            if self._ended.wait(ahead_s) if ahead_s > 0 else self._ended.is_set():
+                raise LinkError("loading was ended", hint="Nothing is to be done.")
+
+
+def _limited(chunks: Iterator[bytes], most: int, what: str) -> bytes:
+    """Return all bytes, refused where they are more than a manifest has: a server may send without end."""
+    found = bytearray()
     for chunk in chunks:
-        yield chunk
-        count += len(chunk)
-        if mb_s:
-            time.sleep(max(0.0, count / (mb_s * 1e6) - (time.perf_counter() - began)))
+        found += chunk
+        if len(found) > most:
+            raise VerificationError(f"{what} is larger than {most} bytes", hint="This is no bundle.")
+    return bytes(found)
 
 
 def is_address(where: str) -> bool:
@@ -221,55 +250,93 @@ class _File:
             with self._where.open("rb") as file:
                 file.seek(first)
                 yield from _chunks(file, count, whole=whole)
+        except EOFError as error:
+            raise VerificationError(
+                f"{self._where}: is not whole, it {error}", hint="Fetch the bundle again."
+            ) from error
         except OSError as error:
             raise RecipeError(
-                f"{self._where}: cannot be read ({error.strerror})", hint="Check the path."
+                f"{self._where}: cannot be read ({error.strerror or error})", hint="Check the path."
             ) from error
 
 
 class _Served:
-    """Bytes of a file on a server, by one request each."""
+    """Bytes of a file on a server: a request for each range, or one line read forward where it has no ranges."""
 
     def __init__(self, where: str) -> None:
         self._where = where
+        self._line: Any = None
+        self._at, self._ranges, self._tail = 0, False, b""
 
     def read(self, first: int, count: int | None, *, whole: bool = True) -> Iterator[bytes]:
-        last = "" if count is None else str(first + count - 1)
-        asked = {"Range": f"bytes={first}-{last}"} if first or count is not None else {}
-        request = urllib.request.Request(self._where, headers=asked)  # noqa: S310 - http and https alone come here
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-                if first and answer.status != 206:
-                    # A server without ranges sends all of it.
-                    _skip(answer, first)
-                yield from _chunks(answer, count, whole=whole)
+            if self._line is None or self._at - len(self._tail) > first:
+                self._open(first, count)
+            if first < self._at:
+                # The end of a header that was read with what follows it.
+                held = self._tail[first - self._at :][:count]
+                count = None if count is None else count - len(held)
+                yield held
+            for _ in self._forward(first - self._at):
+                pass
+            yield from self._forward(count, whole=whole)
         except urllib.error.HTTPError as error:
             kind = RecipeError if error.code in {404, 410} else LinkError
             raise kind(
                 f"{self._where}: the server answers {error.code} {error.reason}", hint="Check the address."
             ) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, EOFError, http.client.HTTPException) as error:
+            self._close()
             raise LinkError(
                 f"{self._where}: {error or type(error).__name__}", hint="Check the connection."
             ) from error
+        if self._ranges:
+            self._close()
+
+    def _forward(self, count: int | None, *, whole: bool = True) -> Iterator[bytes]:
+        for chunk in _chunks(self._line, count, whole=whole):
+            self._at += len(chunk)
+            self._tail = (self._tail + chunk[-_TAIL:])[-_TAIL:]
+            yield chunk
+
+    def _open(self, first: int, count: int | None) -> None:
+        """Ask for bytes; a server without ranges sends all of them."""
+        self._close()
+        last = "" if count is None else str(first + count - 1)
+        asked = {"Range": f"bytes={first}-{last}"} if first or count is not None else {}
+        request = urllib.request.Request(self._where, headers=asked)  # noqa: S310 - is_address and _Redirects see to it
+        self._line = urllib.request.build_opener(_Redirects()).open(request, timeout=_TIMEOUT_S)
+        self._ranges = self._line.status == 206
+        self._at, self._tail = first if self._ranges else 0, b""
+
+    def _close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+        self._line = None
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to http and https, and from https to nothing less."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        old, new = (urllib.parse.urlsplit(u).scheme for u in (req.full_url, newurl))
+        if new not in {"http", "https"} or (old, new) == ("https", "http"):
+            raise urllib.error.HTTPError(newurl, code, f"{msg}, to an address of {new}", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _chunks(file: Any, count: int | None, *, whole: bool = True) -> Iterator[bytes]:
-    """Give `count` bytes of a file, all of them where None; fewer are an error unless they may be."""
+    """Give `count` bytes of a file, all of them where None, as they come; fewer are an EOFError unless they may be."""
     left = count
     while left is None or left > 0:
-        chunk = file.read(_CHUNK if left is None else min(_CHUNK, left))
+        # Of a line, what has come: what breaks off later was not waited for in vain.
+        chunk = file.read1(_CHUNK if left is None else min(_CHUNK, left))
         if not chunk:
             if left and whole:
-                raise OSError(f"broke off, {left} bytes are missing")
+                raise EOFError(f"broke off, {left} bytes are missing")
             return
         left = None if left is None else left - len(chunk)
         yield chunk
-
-
-def _skip(file: BinaryIO, count: int) -> None:
-    for _ in _chunks(file, count):
-        pass
 
 
 class _Folder:

@@ -160,6 +160,12 @@ def _grows(ask: Ask, names: Sequence[str]) -> None:
         raise RecipeError(
             f"{where}: cuts the model in torch, {names[0]} changes its ONNX", hint=f"Put {GROW} first."
         )
+    kept = [s for s in ask.checked.steps if getattr(s.settings, "keep_float", ())]
+    if kept:
+        raise RecipeError(
+            f"{ask.checked.path}: passes.{kept[0].name}: keep_float names layers of the whole model, segments have their own",
+            hint="Leave keep_float out; the accuracy of every step says what int8 costs.",
+        )
     if not ask.checked.recipe.data.path:
         raise RecipeError(f"{where}: trains a student and data.path is empty", hint="Give data.path.")
     teacher = find_model(ask)

@@ -281,7 +281,7 @@ def _pictures(bundle: Path, work: _Work, files: list[Path]) -> list[str]:
     drawn = []
     try:
         with load(bundle) as model:
-            model.settle()
+            model.whole()
             for file in files:
                 frame = read_image(file)
                 _, data = cv2.imencode(".jpg", draw(frame, model(frame)), [cv2.IMWRITE_JPEG_QUALITY, 80])

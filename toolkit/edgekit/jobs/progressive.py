@@ -119,8 +119,9 @@ def _placed(folder: Path, name: str, lowered: Lowered, networks: Networks) -> Se
 def _plan(ask: Ask, networks: Networks, name: str, data: Data | None) -> QuantPlan:
     """Return the int8 plan of one segment; its ranges are observed behind every chain that leads to it."""
     graphs = networks.float32.graphs
+    kind = next(s.settings.ranges for s in ask.checked.steps if s.name == "quantize-int8")
     inputs = {
-        "segment": {n: graphs[n].sha256 for n in networks.facts[NAME]["segments"]}, "name": name, "code": versions.code(),
+        "ranges": kind, "segment": {n: graphs[n].sha256 for n in networks.facts[NAME]["segments"]}, "name": name, "code": versions.code(),
         "calibration": data.calibration_digest if data else "random", "tools": versions.versions("onnx", "onnxruntime"),
     }  # fmt: skip
 
@@ -130,7 +131,8 @@ def _plan(ask: Ask, networks: Networks, name: str, data: Data | None) -> QuantPl
         layers = choices(model)
         ranges = {}
         if any(c.precision == "int8" for c in layers):
-            ranges = observe(model, float_tensors(model), _given_to(ask, networks, name, data)).typical()
+            seen = observe(model, float_tensors(model), _given_to(ask, networks, name, data))
+            ranges = seen.typical() if kind == "typical" else seen.over_all()
         digest = data.calibration_digest if data else "random"
         store(folder / "plan.json", QuantPlan(ranges=ranges, layers=layers, calibration=digest))
 

@@ -255,6 +255,10 @@ class _Neck(nn.Module):
 
 def _by_names(network: nn.Module, names: Sequence[str]) -> Staged:
     """Cut a network after each of the named modules; torch.fx finds what runs between them."""
+    for module in network.modules():
+        if getattr(module, "inplace", False):
+            # It would write over the boundary before it, which converters learn from.
+            module.inplace = False  # type: ignore[assignment]
     parts = _pieces(network, names)
     if len(parts) < 3:
         raise RecipeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -53,9 +54,24 @@ class Model:
         return self._session if isinstance(self._session, Growing) else None
 
     def settle(self, timeout_s: float | None = None) -> Model:
-        """Wait until a model that grows has nothing left to load; return itself, at once where it was loaded whole."""
+        """Wait until a model that grows has nothing left to load; return itself, at once where it was loaded whole.
+
+        While a file is missing or a line is cut this goes on; `whole` does not wait for what does not come.
+        """
         if self.growing:
             self.growing.wait(timeout_s)
+        return self
+
+    def whole(self) -> Model:
+        """Wait until a model that grows serves its last step; return itself, at once where it was loaded whole.
+
+        Raises:
+            VerificationError: A file is not what the manifest says.
+            LinkError: The line broke three times in a row.
+            ResourceError: No memory or disk for it.
+        """
+        if self.growing:
+            self.growing.whole()
         return self
 
     def __enter__(self) -> Model:
@@ -203,15 +219,17 @@ def _growing(
     )
     folder, contract = PurePosixPath(variant.main).parent, stream.manifest.contract
 
-    def opened(segment: Segment) -> Session:
+    def fetched(segment: Segment, ended: threading.Event) -> None:
         for name in segment.files:
-            stream.fetch(str(folder / name), mb_s=pace)
+            stream.fetch(str(folder / name), mb_s=pace, ended=ended)
+
+    def opened(segment: Segment) -> Session:
         artifact = variant.artifact(stream.folder, contract, segment=str(folder / segment.file))
         session: Session = backend.open(_threaded(artifact, threads))
         return session
 
     sample = {s.name: np.zeros(s.shape, s.dtype) for s in contract.inputs}
-    return Growing(growth, opened, sample, limits=limits, heard=heard)
+    return Growing(growth, opened, sample, fetched=fetched, limits=limits, heard=heard)
 
 
 def choose(bundle: Bundle, name: str | None) -> tuple[Variant, str]:

@@ -72,7 +72,7 @@ def run_source(
     written: list[str] = []
     _refuse_missing(source)
     with load(bundle, variant=variant, threads=threads, trusted_key=trusted_key) as model:
-        model.settle()
+        model.whole()
         # A sensor's values are no picture to draw on.
         picture = model.contract.frames is None or model.contract.frames.coding is None
         if output and draw_answers and not picture:
