@@ -300,9 +300,10 @@ def _over_link(order: dict[str, Any], *, mbit_s: float) -> dict[str, Any]:
     with slow_server(packed.parent, mbit_s * 1e6 / 8) as base:
         first = trial({**order, "do": "first", "bundle": f"{base}/{packed.name}"})
         began = time.perf_counter()
-        with urllib.request.urlopen(f"{base}/whole/{Path(order['main']).name}") as answer:
-            while answer.read(1 << 20):
-                pass
+        for file in sorted(Path(order["main"]).parent.iterdir()):
+            with urllib.request.urlopen(f"{base}/whole/{file.name}") as answer:
+                while answer.read(1 << 20):
+                    pass
         fetched_ms = (time.perf_counter() - began) * 1e3
     whole = trial({**order, "do": "whole"})
     return {"mbit_s": mbit_s, "first_ms": first["ms"], "whole_ms": fetched_ms + whole["ms"]}
