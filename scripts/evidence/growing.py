@@ -228,7 +228,7 @@ def int8_run(work: Path) -> dict[str, Any]:
     text = (ROOT / "recipes" / "progressive-digits.yaml").read_text()
     path = work / "digits-int8.yaml"
     path.write_text(text.replace("\nexport:", "  - quantize-int8\n\nexport:", 1))
-    words = ["compile", str(path), "--device", "local", "-o", str(work), "--json"]
+    words = ["compile", str(path), "--device", "local", "--precision", "int8", "-o", str(work), "--json"]
     done = subprocess.run(
         [sys.executable, "-c", "from edgekit.cli import main; main()", *words],
         stdout=subprocess.PIPE,
