@@ -41,7 +41,8 @@ def accuracy() -> str:
         for arm, said in (("prefix", "all terms, prefix masks"), ("control", "control")):
             rows = [r["accuracy"] for r in found if r.get("family") == family and r["arm"] == arm]
             if rows:
-                lines.append(f"| {name}, {len(rows)} seeds | {said} | {_cells(rows)} |")
+                seeds = f"{len(rows)} seed{'s' * (len(rows) > 1)}"
+                lines.append(f"| {name}, {seeds} | {said} | {_cells(rows)} |")
     for run in (r for r in found if r["task"] == "detector"):
         said = "all terms, prefix masks" if run["arm"] == "prefix" else "control"
         lines.append(f"| HierLight-YOLO-N behind T, AP50 | {said} | {_cells([run['accuracy']])} |")
