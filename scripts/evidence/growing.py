@@ -115,7 +115,7 @@ def accuracy_run(family: Family, arm: str, seed: int, work: Path, *, short: bool
     from edgekit.models.staged import staged
     from edgekit.training.distillation.criterion import Distilled
     from edgekit.training.distillation.masks import prefix_masks
-    from edgekit.training.distillation.pair import Pair
+    from edgekit.training.distillation.pair import Mixed, Pair
     from edgekit.training.distillation.tasks import Classes
     from edgekit.training.evaluate import classes_of_pictures
     from edgekit.training.loop import Run
@@ -140,12 +140,12 @@ def accuracy_run(family: Family, arm: str, seed: int, work: Path, *, short: bool
         pair.load_state_dict(run.train())
     pair.eval()
     masks = prefix_masks(pair.stages)
-    rows = [_share(classes_of_pictures(_Mixed(pair, m), seen), truth) for m in masks]
+    rows = [_share(classes_of_pictures(Mixed(pair, m), seen), truth) for m in masks]
     others = ["S" * (pair.stages - 1) + "T", "S" + "T" * (pair.stages - 1)]
     return {
         "task": "accuracy", "family": family.name, "arm": arm, "seed": seed, "masks": list(masks), "accuracy": rows,
         "teacher": _share(classes_of_pictures(teacher, seen), truth),
-        "other": {m: _share(classes_of_pictures(_Mixed(pair, m), seen), truth) for m in others},
+        "other": {m: _share(classes_of_pictures(Mixed(pair, m), seen), truth) for m in others},
         "params": [sum(p.numel() for p in n.parameters()) for n in (teacher, student)],
         "epochs": settings.epochs, "seconds": round(time.perf_counter() - began, 1),
     }  # fmt: skip
@@ -170,19 +170,6 @@ def _teacher(family: Family, seed: int, work: Path, given: Any, *, short: bool) 
             save_file({k: v.contiguous() for k, v in run.train().items()}, kept)
     net.load_state_dict(load_file(kept))
     return net.eval()
-
-
-class _Mixed:
-    """A mixed network as a judge calls one."""
-
-    def __init__(self, pair: Any, mask: str) -> None:
-        self._pair, self._mask = pair, mask
-
-    def __call__(self, x: Any) -> Any:
-        return self._pair.mixed(x, self._mask)
-
-    def parameters(self) -> Any:
-        return self._pair.parameters()
 
 
 def _share(logits: Any, truth: Any) -> float:

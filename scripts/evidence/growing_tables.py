@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from where import machine
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEPT = ROOT / "docs" / "evidence" / "growing"
 _NAMES = {"resnet": "ResNet", "vgg": "VGG", "vit": "ViT"}
@@ -16,12 +18,6 @@ _NAMES = {"resnet": "ResNet", "vgg": "VGG", "vit": "ViT"}
 def runs(task: str) -> list[dict[str, Any]]:
     """Return every run of a task."""
     return [json.loads(p.read_text()) for p in sorted(KEPT.glob(f"{task}-*.json"))]
-
-
-def _machine(data: dict[str, Any]) -> str:
-    facts = data["machine"]
-    isa = " ".join(f for f in facts["isa"] if f.startswith(("avx512_", "avx_vnni", "amx")))
-    return f"{facts['cpu']}, {facts['cores_physical']} cores ({isa})"
 
 
 def _cells(rows: Sequence[Sequence[float]]) -> str:
@@ -52,7 +48,7 @@ def accuracy() -> str:
     lines += [
         "",
         f"± is half of the span of the seeds. Classifiers: digits of 32 px (`digits-mini`), judged on 1,000 pictures, {pair['epochs']} epochs. {_detector(found)}"
-        f"Trained {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {_machine(first)}: `scripts/evidence/growing.py`.",
+        f"Trained {' to '.join(dict.fromkeys((dates[0], dates[-1])))} on {machine(first)}: `scripts/evidence/growing.py`.",
     ]
     return "\n".join(lines)
 
@@ -78,7 +74,7 @@ def with_int8() -> str:
         [
             *lines,
             "",
-            f"`progressive-digits` with `quantize-int8`, top-1 in percent, {data['date']}, {_machine(data)}.",
+            f"`progressive-digits` with `quantize-int8`, top-1 in percent, {data['date']}, {machine(data)}.",
         ]
     )
 
@@ -111,7 +107,7 @@ def serve() -> str:
             *lines, "",
             f"A ResNet-50 of random weights at 64 px behind a student of half its width with a block a stage, one thread; 30 requests a second "
             f"while it grew for a minute, and as long again held at each step; {len(found[0]['first_ms'])} fresh processes a figure, "
-            f"files dropped from the page cache before each. {found[0]['date']}, {_machine(found[0])}: `scripts/evidence/growing.py serve`.",
+            f"files dropped from the page cache before each. {found[0]['date']}, {machine(found[0])}: `scripts/evidence/growing.py serve`.",
         ]
     )  # fmt: skip
 

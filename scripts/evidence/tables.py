@@ -15,6 +15,7 @@ from typing import Any
 import bench_tables
 import gamma_tables
 import growing_tables
+from where import machine
 
 from edgekit.predict.latency import judge
 
@@ -26,13 +27,6 @@ def last(name: str) -> dict[str, Any]:
     """Return the newest measurement of a name; its date stands in the file's name."""
     data: dict[str, Any] = json.loads(max(EVIDENCE.glob(f"{name}-*.json")).read_text())
     return data
-
-
-def machine(data: dict[str, Any]) -> str:
-    """Return what was measured on, in words."""
-    facts = data["machine"]
-    isa = " ".join(f for f in facts["isa"] if f.startswith(("avx512_", "avx_vnni", "amx", "asimddp")))
-    return f"{facts['cpu']}, {facts['cores_physical']} cores ({isa})"
 
 
 def peers() -> str:

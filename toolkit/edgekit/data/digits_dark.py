@@ -23,8 +23,9 @@ _FULL_PIXELS = 2
 
 
 @functools.cache
-def _digits() -> Any:
-    found = need("sklearn.datasets", extra="train", why="draw digits-dark").load_digits()
+def digits() -> Any:
+    """Return scikit-learn's digits in one fixed order: (1797, 8, 8) from 0 to 1, and classes."""
+    found = need("sklearn.datasets", extra="train", why="draw digits").loaddigits()
     order = np.random.default_rng(0).permutation(len(found.target))
     return found.images[order] / 16.0, found.target[order]
 
@@ -39,7 +40,7 @@ def draw_window(*, seed: int, split: str, index: int, size: int = SIDE) -> Windo
         size: Always 8.
     """
     del size
-    images, labels = _digits()
+    images, labels = digits()
     first, count = (0, TRAIN) if split == "train" else (TRAIN, len(images) - TRAIN)
     at = first + index % count
     rng = np.random.default_rng([seed, {"train": 7, "val": 8}[split], index])

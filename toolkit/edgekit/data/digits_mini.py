@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import numpy as np
 
-from edgekit.core.lazy import need
+from edgekit.data.digits_dark import CLASSES, TRAIN, digits
 from edgekit.data.window import Window
 
-CLASSES = tuple(str(k) for k in range(10))
+__all__ = ["CLASSES", "SIDE", "TRAIN", "draw_window"]
+
 SIDE = 32
 _CELL = 4  # pixels of each of the 8 x 8 values
-# Images of the set (1,797 in all) that are for training, after one fixed shuffle.
-TRAIN = 1297
 _NOISE, _PAPER = 0.2, 0.15
-
-
-@functools.cache
-def _digits() -> Any:
-    found = need("sklearn.datasets", extra="train", why="draw digits-mini").load_digits()
-    order = np.random.default_rng(0).permutation(len(found.target))
-    return found.images[order] / 16.0, found.target[order]
 
 
 def draw_window(*, seed: int, split: str, index: int, size: int = SIDE) -> Window:
@@ -35,7 +24,7 @@ def draw_window(*, seed: int, split: str, index: int, size: int = SIDE) -> Windo
         size: Always 32.
     """
     del size
-    images, labels = _digits()
+    images, labels = digits()
     first, count = (0, TRAIN) if split == "train" else (TRAIN, len(images) - TRAIN)
     at = first + index % count
     rng = np.random.default_rng([seed, {"train": 7, "val": 8}[split], index])

@@ -173,6 +173,7 @@ def train_pair(
     from edgekit.training.distillation.build import pair_of
     from edgekit.training.distillation.criterion import Distilled
     from edgekit.training.distillation.masks import prefix_masks
+    from edgekit.training.distillation.pair import Mixed
     from edgekit.training.distillation.tasks import Boxes, Classes
     from edgekit.training.loop import Run
     from edgekit.training.start import in_bf16
@@ -189,7 +190,7 @@ def train_pair(
     masks = prefix_masks(pair.stages)
 
     def by_step(model: Any) -> list[float]:
-        return [judge(_Mixed(model, m)) for m in masks]
+        return [judge(Mixed(model, m)) for m in masks]
 
     converters = [p for held in (pair.encoders, pair.decoders) for p in held.parameters()]
     run = Run(
@@ -214,17 +215,3 @@ def _packed(tensors: Mapping[str, Any]) -> bytes:
     save = need("safetensors.torch", extra="train").save
     made: bytes = save({k: tensors[k].contiguous() for k in sorted(tensors)})
     return made
-
-
-class _Mixed:
-    """A mixed network as a judge calls one."""
-
-    def __init__(self, pair: Any, mask: str) -> None:
-        self._pair, self._mask = pair, mask
-
-    def __call__(self, x: Any) -> Any:
-        return self._pair.mixed(x, self._mask)
-
-    def parameters(self) -> Any:
-        """Return the student's, which say where it runs."""
-        return self._pair.parameters()

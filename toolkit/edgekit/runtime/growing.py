@@ -284,7 +284,8 @@ class Growing:
             opening = []
             for name in self.growth.steps[0].segments:
                 segment = self.growth.segments[name]
-                self._fetch(segment)
+                if self._fetched:
+                    self._fetched(segment, self._closing)
                 opening.append((segment, pool.submit(self._opened, segment)))
             self._state.spare = {s.name: self._warmed(s, o.result()) for s, o in opening}
         return self._made(0, ())
@@ -313,14 +314,11 @@ class Growing:
         return part
 
     def _fetch(self, segment: Segment) -> None:
-        """Bring a segment here, in a thread of low priority once requests are served.
+        """Bring a segment here in a thread of low priority: requests are served meanwhile.
 
         An engine's own threads inherit the priority of whoever opens it, so this thread keeps its own.
         """
         if self._fetched is None:
-            return
-        if not hasattr(self, "_thread"):
-            self._fetched(segment, self._closing)
             return
         low = _Low(self._fetched, segment, self._closing)
         low.start()

@@ -153,3 +153,18 @@ def matched(teacher: Staged, student: Staged, *, shape: Sequence[int]) -> tuple[
                 hint="Take a student that is nowhere wider than its teacher.",
             )
     return ours, theirs
+
+
+class Mixed:
+    """A mixed network of a pair as a judge calls one."""
+
+    def __init__(self, pair: Pair, mask: str) -> None:
+        self._pair, self._mask = pair, mask
+
+    def __call__(self, x: Tensor) -> Any:
+        """Return its answer to (B, C, H, W)."""
+        return self._pair.mixed(x, self._mask)
+
+    def parameters(self) -> Any:
+        """Return the student's, which say where it runs."""
+        return self._pair.parameters()
