@@ -25,7 +25,7 @@ _FULL_PIXELS = 2
 @functools.cache
 def digits() -> Any:
     """Return scikit-learn's digits in one fixed order: (1797, 8, 8) from 0 to 1, and classes."""
-    found = need("sklearn.datasets", extra="train", why="draw digits").loaddigits()
+    found = need("sklearn.datasets", extra="train", why="draw digits").load_digits()
     order = np.random.default_rng(0).permutation(len(found.target))
     return found.images[order] / 16.0, found.target[order]
 
