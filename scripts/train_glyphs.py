@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=12_000, help="of the UNet")
+    parser.add_argument("--steps", type=int, default=20_000, help="of the UNet")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the UNet at most")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ship", action="store_true", help="write into models/ when done")
@@ -184,7 +184,7 @@ def trained_vae(work: Path, train: dict[str, Any], seed: int) -> AutoencoderKL:
 
 def new_unet(words: CLIPTokenizer) -> tuple[UNet2DConditionModel, CLIPTextModel]:
     unet = UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(64, 96),
+        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64),
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=64, attention_head_dim=4,
         norm_num_groups=16,
@@ -223,7 +223,7 @@ def trained_unet(
         average.load_state_dict(kept["average"])
         optimizer.load_state_dict(kept["optimizer"])
         first, spent = kept["step"], kept["spent"]
-    batch, begun = 128, time.perf_counter()
+    batch, begun = 64, time.perf_counter()
     step = first
     for step in range(first, given.steps):
         now = spent + time.perf_counter() - begun
@@ -231,7 +231,7 @@ def trained_unet(
         done = max(now / (60 * given.minutes), step / given.steps)
         if done >= 1:
             break
-        rate = 1e-3 * min(1, (step + 1) / 200) * 0.5 * (1 + np.cos(np.pi * done))
+        rate = float(1e-3 * min(1, (step + 1) / 200) * 0.5 * (1 + np.cos(np.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(given.seed * 1_000_003 + step)

@@ -31,7 +31,7 @@ class Variant:
         needs: Fingerprint: `arch` and `isa`, of each any of a list.
         engine: "in-bundle", or "build-on-device" where the device makes the engine.
         plan: How its parts run together: empty where one file is all, "progressive" where `main` names segments that are
-            loaded one by one while it serves.
+            loaded one by one while it serves, "diffusion" where it names the parts of a pipeline that makes pictures.
     """
 
     name: str
@@ -50,8 +50,9 @@ class Variant:
             RecipeError: It is in segments, and none is named.
         """
         if self.plan and not segment:
+            what = "is a pipeline that makes pictures" if self.plan == "diffusion" else "grows while it serves"
             raise RecipeError(
-                f"variant {self.name}: grows while it serves, it is no one file that an engine opens",
+                f"variant {self.name}: {what}, it is no one file that an engine opens",
                 hint="edgekit compile measures it; an app opens it with load().",
             )
         return Artifact(

@@ -17,6 +17,8 @@ from edgekit.core.digest import digest_file
 from edgekit.core.errors import RecipeError
 from edgekit.core.files import json_text, resource_errors, write_bytes
 from edgekit.core.records import Contract
+from edgekit.plans.diffusion import PLAN as DIFFUSION
+from edgekit.plans.diffusion import diffusion_from
 from edgekit.plans.progressive import growth_from
 
 # ZIP cannot store an earlier date; a fixed one keeps the bytes the same.
@@ -59,7 +61,7 @@ def finish_bundle(
 def _load_order(folder: Path, variants: Sequence[Variant]) -> tuple[str, ...]:
     ranks = {f"variants/{v.name}/": k for k, v in enumerate(variants)}
     # Of a model that grows, the segments stand in the order in which they are needed, what they are before them.
-    places = {p: k for v in variants if v.plan for k, p in enumerate(_growing_order(folder, v))}
+    places = {p: k for v in variants if v.plan for k, p in enumerate(_parts_order(folder, v))}
 
     def rank(path: str) -> tuple[int, int, str]:
         own = next((r for prefix, r in ranks.items() if path.startswith(prefix)), len(ranks))
@@ -69,7 +71,10 @@ def _load_order(folder: Path, variants: Sequence[Variant]) -> tuple[str, ...]:
     return tuple(sorted((p for p in found if p not in {MANIFEST, SIGNATURE}), key=rank))
 
 
-def _growing_order(folder: Path, variant: Variant) -> list[str]:
+def _parts_order(folder: Path, variant: Variant) -> list[str]:
+    if variant.plan == DIFFUSION:
+        plan = diffusion_from(json.loads((folder / variant.main).read_text()), where=variant.main)
+        return [variant.main, *(str(PurePosixPath(variant.main).parent / f) for f in plan.files)]
     growth = growth_from(json.loads((folder / variant.main).read_text()), where=variant.main)
     place = PurePosixPath(variant.main).parent
     return [variant.main, *(str(place / f) for s in growth.segments.values() for f in s.files)]

@@ -15,7 +15,7 @@ from edgekit.core.lazy import need
 
 def attentions(network: Any) -> Iterator[tuple[str, Any, str]]:
     """Give path, module and why it must stay (empty where it need not) of every attention."""
-    from edgekit.models.slim_attention import SlimAttention, why_not
+    from edgekit.models.slim_layers import SlimAttention, why_not
 
     attention = need("diffusers.models.attention_processor", extra="diffusion").Attention
     for path, module in network.named_modules():
@@ -81,7 +81,7 @@ def _product_of_diagonals(left: Matrix, right: Matrix) -> Matrix:
 
 def factored(layer: Any, factors: NDArray[np.float64], heads: int, *, scale: float = 1.0) -> Any:
     """Return a layer whose output in each head is multiplied by factors (heads, d, rank)."""
-    from edgekit.models.slim_attention import linear
+    from edgekit.models.slim_layers import linear
 
     torch = need("torch", extra="train")
     turn = np.swapaxes(factors, -1, -2) * scale
@@ -96,25 +96,6 @@ def factored(layer: Any, factors: NDArray[np.float64], heads: int, *, scale: flo
 def left_alone(network: Any) -> list[Left]:
     """Return the attentions that must stay."""
     return [Left(module=path, why=why) for path, _, why in attentions(network) if why]
-
-
-def with_layers(attention: Any, **layers: Any) -> Any:
-    """Return a slim attention with some layers replaced."""
-    from edgekit.models.slim_attention import SlimAttention, slim_from
-
-    old = slim_from(attention)
-    kept = {"to_q": old.to_q, "to_k": old.to_k, "to_v": old.to_v, "to_out": old.to_out[0]} | layers
-    return SlimAttention(**kept, heads=old.heads, divisor=old.divisor, residual=old.residual)
-
-
-def fresh(layer: Any, *, outputs: int = 0, inputs: int = 0) -> Any:
-    """Return a layer of another width with values of no meaning."""
-    from edgekit.models.slim_attention import linear
-
-    torch = need("torch", extra="train")
-    weight = torch.zeros(outputs or layer.out_features, inputs or layer.in_features, device=layer.weight.device)
-    bias = None if layer.bias is None else torch.zeros(weight.shape[0], device=layer.weight.device)
-    return linear(weight, bias, like=layer)
 
 
 def taken(moments: Mapping[str, Matrix], name: str) -> Matrix:

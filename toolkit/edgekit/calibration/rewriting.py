@@ -15,6 +15,8 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.plugins import family
 
 ROOM = "calibration.rewriters"
+# What `slim.json` calls the size of each group.
+SIZES = {"qk": "qk_rank", "vo": "vo_rank", "ffn": "ff_width"}
 Matrix = NDArray[np.float64]
 
 
@@ -99,12 +101,6 @@ class Rewriter(Protocol):
 
     def rewritten(self, network: Any, solved: Solved, size: int, moments: Mapping[str, Matrix]) -> Any:
         """Return the module that takes the group's place, with `size` units; the network stays as it is."""
-
-    def shaped(self, module: Any, size: int) -> Any:
-        """Return the module with `size` units and values of no meaning: a place to load weights into."""
-
-    def units(self, module: Any) -> int | None:
-        """Return the units a module has now, None where it is none of its own."""
 
 
 def rewriters() -> dict[str, Rewriter]:

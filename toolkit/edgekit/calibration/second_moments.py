@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.errors import ContractError
-from edgekit.core.files import write_bytes
+from edgekit.core.files import write_bytes, write_json
 from edgekit.core.lazy import need
 
 Matrix = NDArray[np.float64]
@@ -60,6 +60,7 @@ class SecondMoments:
         self._tokens, self._seed, self._calls = tokens, seed, 0
         self._sums: dict[str, Any] = {}
         self._counts: dict[str, float] = {}
+        self.rows: dict[str, int] = {}  # of one sample, by tap
 
     @contextmanager
     def watching(self, network: Any) -> Iterator[None]:
@@ -93,6 +94,7 @@ class SecondMoments:
             return
         torch = need("torch", extra="train")
         rows = values.detach().reshape(values.shape[0], -1, values.shape[-1])
+        self.rows[tap.name] = int(rows.shape[1])
         if self._tokens and rows.shape[1] > self._tokens:
             # All taps of a call look at the same places.
             draw = np.random.default_rng([self._seed, self._calls, rows.shape[1]])
@@ -118,7 +120,7 @@ class SecondMoments:
         self._calls += 1
 
     def save(self, folder: Path) -> None:
-        """Write the mean of each tap as `NAME.npy`, (blocks, width / blocks, width / blocks).
+        """Write the mean of each tap as `NAME.npy`, (blocks, width / blocks, width / blocks), and `rows.json`.
 
         Raises:
             ContractError: Nothing ran through a tap.
@@ -134,6 +136,7 @@ class SecondMoments:
             buffer = io.BytesIO()
             np.save(buffer, (self._sums[name] / self._counts[name]).cpu().numpy())
             write_bytes(folder / file_name(name), buffer.getbuffer())
+        write_json(folder / "rows.json", self.rows)
 
 
 def file_name(tap: str) -> str:

@@ -67,7 +67,8 @@ def command(
     ask = ask_for(checked, device=device, **options)
     if dry_run:
         return _dry_run(ask, as_json=as_json)
-    from edgekit.jobs.compile import compile_for, report_data
+    from edgekit.jobs.compile import compile_for
+    from edgekit.jobs.report_data import report_data
 
     with drawn():
         done = compile_for(ask)
@@ -114,6 +115,7 @@ def print_outcome(outcome: Outcome) -> None:
     """Print the verdict table and what stands behind it."""
     from edgekit.reports.growing import grows_words
     from edgekit.reports.link import link_words
+    from edgekit.reports.painting import paints_words, slim_words
     from edgekit.reports.words import accuracy_words, headline, ladder_words, latency_words, machine_words
 
     tone = "red" if outcome.exit_code else "yellow" if "not" in outcome.words else "green"
@@ -138,5 +140,9 @@ def print_outcome(outcome: Outcome) -> None:
         click.echo(click.style(f"link: {link_words(outcome.link)}", dim=True))
     if outcome.grows:
         click.echo(click.style(f"grows: {grows_words(outcome.grows)}", dim=True))
+    if "slimdiff" in outcome.passes:
+        click.echo(click.style(f"slimmed: {slim_words(outcome.passes['slimdiff'])}", dim=True))
+    if outcome.paints:
+        click.echo(click.style(f"pictures: {paints_words(outcome.paints)}", dim=True))
     for note in outcome.notes:
         click.echo(click.style(f"note: {note}", dim=True))

@@ -1,12 +1,16 @@
-"""Read images from files as BGR arrays."""
+"""Read images from files as BGR arrays, and write RGB ones."""
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.core.errors import RecipeError
+from edgekit.core.files import resource_errors, write_bytes
 from edgekit.core.lazy import have, need
 from edgekit.frames.resize import Image
 
@@ -58,3 +62,24 @@ def _decode(data: bytes) -> Image | None:
     except (OSError, ValueError):
         return None
     return np.ascontiguousarray(rgb[..., ::-1])
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an RGB picture (H, W, 3) as PNG (ISO/IEC 15948), with the standard library alone.
+
+    Raises:
+        ResourceError: The disk is full or may not be written.
+    """
+    height, width = image.shape[:2]
+    # Every row begins with the number of its filter: 0, none.
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, width * 3)], axis=1)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    with resource_errors(path):
+        write_bytes(
+            path,
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)) + chunk(b"IEND", b""),
+        )

@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.errors import VerificationError
+from edgekit.core.files import write_text
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+VOCAB, MERGES = "vocab.json", "merges.txt"
 _CONTRACTION = re.compile(r"'(?:s|t|re|ve|m|ll|d)", re.IGNORECASE)
 
 
@@ -108,18 +110,34 @@ def _kind(letter: str) -> str:
 
 
 def read_tokens(folder: Path, *, length: int, pad: str = END) -> Tokens:
-    """Return the tokens of a folder with `vocab.json` and `merges.txt`.
+    """Return the tokens of a folder with `vocab.json` and `merges.txt`, or with a `tokenizer.json` that holds both.
 
     Raises:
-        VerificationError: A file is missing or damaged.
+        VerificationError: A file is missing or damaged, or it is no vocabulary of CLIP's kind.
     """
     try:
-        ids = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-        pairs = [tuple(x.split()) for x in lines if x.strip() and not x.startswith("#version")]
+        ids, pairs = _files(folder)
         if any(len(p) != 2 for p in pairs) or not {START, END, pad} <= set(ids) or length < 3:
             raise ValueError("it is no CLIP vocabulary")
         ranks = {(p[0], p[1]): k for k, p in enumerate(pairs)}
         return Tokens(ids=ids, ranks=ranks, length=length, pad=int(ids[pad]))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise VerificationError(f"{folder}: no tokenizer is there ({error})", hint="Fetch it again.") from error
+
+
+def _files(folder: Path) -> tuple[dict[str, int], list[tuple[str, ...]]]:
+    if (folder / VOCAB).exists():
+        ids = json.loads((folder / VOCAB).read_text(encoding="utf-8"))
+        lines = (folder / MERGES).read_text(encoding="utf-8").split("\n")
+        return ids, [tuple(x.split()) for x in lines if x.strip() and not x.startswith("#version")]
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    if model["type"] != "BPE" or model.get("end_of_word_suffix") != "</w>":
+        raise ValueError(f"it is {model['type']}, not CLIP's byte pairs")
+    return model["vocab"], [tuple(x.split(" ") if isinstance(x, str) else x) for x in model["merges"]]
+
+
+def write_tokens(tokens: Tokens, folder: Path) -> None:
+    """Write `vocab.json` and `merges.txt`."""
+    write_text(folder / VOCAB, json.dumps(dict(tokens.ids), ensure_ascii=False, sort_keys=True))
+    lines = [" ".join(p) for p in sorted(tokens.ranks, key=tokens.ranks.__getitem__)]
+    write_text(folder / MERGES, "#version: 0.2\n" + "\n".join(lines) + "\n")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edgekit.core.outcome import Grows, Link, VariantOutcome, Verdict
+from edgekit.core.outcome import Grows, Link, Paints, VariantOutcome, Verdict
 from edgekit.core.plugins import family
 
 
@@ -22,6 +22,7 @@ class Evidence:
         why_no_device: Why nothing was measured on the device; empty where it was.
         link: The codec between a sensor and the model, None where there is none.
         grows: How the variant grows while it serves, None where it is loaded whole.
+        paints: The pictures it makes, None where it makes none.
         emulated: Name of the emulator the device is, empty for a real one: its latencies are no claim.
     """
 
@@ -33,6 +34,7 @@ class Evidence:
     emulated: str = ""
     link: Link | None = None
     grows: Grows | None = None
+    paints: Paints | None = None
 
 
 class Gate(Protocol):

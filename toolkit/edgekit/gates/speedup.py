@@ -22,6 +22,8 @@ class Speedup:
             detail = f"emulated by {evidence.emulated}: this says nothing about the device"
             return Verdict(gate=key, limit=limit, found=f"{ratio:.2f} x", state="not judged", detail=detail)
         reference = evidence.reference.name if evidence.reference else "float32"
+        if evidence.paints:
+            reference = f"{reference} of the network as it came"
         return Verdict(
             gate=key,
             limit=limit,

@@ -66,7 +66,10 @@ def write_bundle(
         folder,
         name=ask.checked.name,
         contract=network.contract,
-        variants=[_variant(ask, one, grows=one.wanted.plain in chains) for one in lowered],
+        variants=[
+            variant_of(ask, one, plan="progressive", file=FILE) if one.wanted.plain in chains else variant_of(ask, one)
+            for one in lowered
+        ],
         facts=facts(ask, outcome, lowered),
         sign_key=ask.sign_key,
     )
@@ -81,7 +84,15 @@ def codec_files(contract: Contract) -> Mapping[str, bytes]:
     return {f"codec/{path}": data for path, data in files.items()}
 
 
-def _variant(ask: Ask, one: Lowered, *, grows: bool) -> Variant:
+def variant_of(ask: Ask, one: Lowered, *, plan: str = "", file: str = "") -> Variant:
+    """Return what the manifest says of a variant.
+
+    Args:
+        ask: The compile.
+        one: The variant.
+        plan: How its parts run together, where it has several.
+        file: What says so, in the variant's folder.
+    """
     wanted = one.wanted
     arch = ask.profile.arch or str(ask.passport["arch"])
     # Neither engine's files depend on the architecture; what was proven does.
@@ -92,8 +103,8 @@ def _variant(ask: Ask, one: Lowered, *, grows: bool) -> Variant:
         needs["tensorrt"] = [".".join(map(str, ask.target.version))]
     return Variant(
         name=wanted.plain, backend=wanted.backend, precision=wanted.precision,
-        main=f"variants/{wanted.plain}/{FILE if grows else one.artifact.main.name}", options=one.artifact.options, needs=needs,
-        engine="build-on-device" if wanted.backend == "tensorrt" else "in-bundle", plan="progressive" if grows else "",
+        main=f"variants/{wanted.plain}/{file or one.artifact.main.name}", options=one.artifact.options, needs=needs,
+        engine="build-on-device" if wanted.backend == "tensorrt" else "in-bundle", plan=plan,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from edgekit.jobs.data import data_file
 from edgekit.jobs.grow import NAME as GROW
 from edgekit.jobs.grow import grow_settings, student_of
 from edgekit.jobs.model import find_model
+from edgekit.jobs.scene import is_pipeline, refuse_pipeline
 from edgekit.jobs.train import need_train, start, teacher_of
 
 _FREE_MB = 300
@@ -61,6 +62,9 @@ def _faults(ask: Ask) -> Iterator[EdgekitError]:
 
 
 def _model(ask: Ask) -> None:
+    if is_pipeline(ask):
+        refuse_pipeline(ask)
+        return
     if ask.checked.recipe.train:
         need_train()
         start(ask, ask.checked.recipe.model.nc)
@@ -145,7 +149,7 @@ def _passes(ask: Ask) -> None:
         _grows(ask, names)
     for name in names:
         needs = pick("passes", name, what="pass").needs_samples
-        if needs and not part.path and not part.allow_random:
+        if needs and not part.path and not part.allow_random and not is_pipeline(ask):
             raise RecipeError(
                 f"{ask.checked.path}: passes.{name}: needs calibration samples and data.path is empty",
                 hint="Give data.path, or set data.allow_random: true and expect to lose accuracy.",

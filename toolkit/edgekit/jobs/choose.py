@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -66,6 +66,10 @@ class _Found:
     checks: tuple[Check, ...] = ()
 
 
+# Says of a variant how much it loses by a measure of the caller's own, and why that is too much (empty where it is not).
+Refuse = Callable[[Lowered], tuple[float, str]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Field:
     """Everything a choice looks at."""
@@ -74,6 +78,7 @@ class _Field:
     data: Data | None
     contract: Contract
     dense: Lowered | None = None
+    refused: Refuse | None = None
     found: dict[str, _Found] = field(default_factory=dict)
 
     @property
@@ -92,14 +97,20 @@ class _Field:
         return self.found[same.name].lowered
 
 
-def choose(ask: Ask, networks: Networks, data: Data | None) -> Choice:
+def choose(ask: Ask, networks: Networks, data: Data | None, *, refused: Refuse | None = None) -> Choice:
     """Return the choice, measured on this machine.
+
+    Args:
+        ask: The compile.
+        networks: After the passes.
+        data: Labelled samples.
+        refused: A further judge of variants, for what is no accuracy on labelled samples.
 
     Raises:
         ContractError: A float32 variant does not give what the network gives.
         MissingError: No engine of the device is installed here.
     """
-    field_ = _open(ask, networks, data)
+    field_ = replace(_open(ask, networks, data), refused=refused)
     first = held(
         ask, {n: f.lowered for n, f in field_.found.items() if not f.dead}, field_.files, round_name="all variants",
         runs=_FIRST_RUNS,
@@ -232,6 +243,12 @@ def _keeps_accuracy(field_: _Field, names: Sequence[str]) -> str:
         if one.parity is None and not one.dead:
             _judge(field_, name)
         if one.dead:
+            continue
+        if field_.refused:
+            loss, one.note = field_.refused(one.lowered)
+            if not one.note:
+                return name
+            judged.append((loss, name))
             continue
         if limit is None or not field_.data or not field_.labelled:
             return name

@@ -30,8 +30,11 @@ from edgekit.jobs.growth import grows_of
 from edgekit.jobs.ladder import climbed
 from edgekit.jobs.link import link_of
 from edgekit.jobs.model import Loaded, find_model, load_model, refuse_uncoded
+from edgekit.jobs.paint import paint_outcome, paint_work, write_paint
 from edgekit.jobs.passes import run_passes
 from edgekit.jobs.progressive import chained, grows
+from edgekit.jobs.report_data import report_data
+from edgekit.jobs.scene import is_pipeline
 from edgekit.jobs.train import trained
 from edgekit.jobs.variants import Networks
 from edgekit.jobs.ways_in import missed_gate, ways_in
@@ -42,6 +45,7 @@ from edgekit.runtime.draw import draw
 from edgekit.runtime.load import load
 
 _PICTURES = 3
+_UNSTEADY = "The warm-up never became steady: this machine is busy or throttles."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +86,26 @@ def compile_for(ask: Ask) -> Compiled:
         ResourceError: No space, no permission, or another run works on this folder.
     """
     refuse_early(ask)
+    if is_pipeline(ask):
+        return _painted(ask)
     with resource_errors(ask.out), locked(ask.folder):
         work = _work(ask)
         outcome = _outcome(work)
         refuse_foreign(ask.folder)
         with folder_aside(ask.folder) as aside:
             outcome = _write(aside, work, outcome)
+    return Compiled(outcome=outcome, bundle=ask.folder / "bundle", report=ask.folder / "report.html")
+
+
+def _painted(ask: Ask) -> Compiled:
+    """Return a compiled diffusion pipeline."""
+    with resource_errors(ask.out), locked(ask.folder):
+        work = paint_work(ask)
+        notes = [] if work.choice.outcomes[0].steady else [_UNSTEADY]
+        outcome = paint_outcome(work, notes)
+        refuse_foreign(ask.folder)
+        with folder_aside(ask.folder) as aside:
+            outcome = write_paint(aside, work, outcome)
     return Compiled(outcome=outcome, bundle=ask.folder / "bundle", report=ask.folder / "report.html")
 
 
@@ -213,7 +231,7 @@ def _notes(work: _Work) -> list[str]:
     if work.choice.chosen.wanted.backend == "tensorrt":
         notes += _tensorrt_notes(work)
     if not work.choice.outcomes[0].steady:
-        notes.append("The warm-up never became steady: this machine is busy or throttles.")
+        notes.append(_UNSTEADY)
     for name, facts in work.networks.facts.items():
         notes += _guard_notes(name, facts)
     return notes
@@ -259,16 +277,6 @@ def _write(folder: Path, work: _Work, outcome: Outcome) -> Outcome:
     write_text(folder / "report.html", html_report(outcome, pictures))
     write_text(folder / "report.md", markdown_report(outcome))
     return outcome
-
-
-def report_data(outcome: Outcome) -> dict[str, Any]:
-    """Return the outcome as report.json has it, the verdict in words included."""
-    return {
-        "schema": "edgekit/report/v1",
-        "verdict": outcome.words,
-        "exit_code": outcome.exit_code,
-        **plain(outcome),
-    }
 
 
 def _pictures(bundle: Path, work: _Work, files: list[Path]) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core import versions
-from edgekit.core.digest import digest_file
+from edgekit.core.digest import digest_file, digest_value
 from edgekit.core.errors import ContractError, RecipeError
 from edgekit.core.plugins import pick
 from edgekit.core.records import Contract, Graph, Network
@@ -30,16 +31,26 @@ from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered_from, wante
 from edgekit.measure.contest import contest
 from edgekit.measure.inputs import random_inputs
 from edgekit.measure.percentiles import median
-from edgekit.passes.protocol import Candidate, Change, Context, Grown
+from edgekit.passes.protocol import Candidate, Change, Context, Grown, Scene
 from edgekit.recipe.check import Step
 
 Inputs = dict[str, NDArray[Any]]
+Record = Callable[[Network], Iterable[Inputs]]
 _TIMED_RUNS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """What a pass may be given beside the network."""
+
+    grown: Grown | None = None
+    scene: Scene | None = None
+    recorded: Record | None = None
 
 
 def run_passes(
     ask: Ask, network: Network, data: Data | None, *, coding: Mapping[str, Any] | None = None,
-    grown: Grown | None = None,
+    grown: Grown | None = None, scene: Scene | None = None, recorded: Record | None = None,
 ) -> Networks:  # fmt: skip
     """Return the networks after the recipe's passes, with what each pass found.
 
@@ -49,6 +60,8 @@ def run_passes(
         data: Of the recipe.
         coding: What was learned of the sensor with the weights.
         grown: A student that was trained to lead to the network.
+        scene: What a diffusion pipeline is asked for.
+        recorded: Gives what the network of such a pipeline takes while it makes pictures.
 
     Raises:
         ContractError: A pass broke its contract.
@@ -56,7 +69,7 @@ def run_passes(
     """
     done = Networks(float32=network)
     for step in ask.checked.steps:
-        change = _step(ask, step, done, data, coding, grown)
+        change = _step(ask, step, done, data, coding, _Given(grown=grown, scene=scene, recorded=recorded))
         facts = {**done.facts, step.name: {**change.facts, "changed": change.changed}}
         _refuse_stale_plan(ask, step, done, change)
         half = change.network if change.network.source.get("precision") == "fp16" else None
@@ -81,7 +94,7 @@ def _refuse_stale_plan(ask: Ask, step: Step, done: Networks, change: Change) -> 
 
 
 def _step(
-    ask: Ask, step: Step, done: Networks, data: Data | None, coding: Mapping[str, Any] | None, grown: Grown | None
+    ask: Ask, step: Step, done: Networks, data: Data | None, coding: Mapping[str, Any] | None, given: _Given
 ) -> Change:  # fmt: skip
     one = pick("passes", step.name, what="pass")
     network = done.half or done.float32
@@ -91,7 +104,11 @@ def _step(
         "tools": versions.versions("onnx", "onnxruntime", "openvino", "onnxslim", "numpy"),
     }  # fmt: skip
     if one.works_on == "torch":
-        inputs["grown"] = grown_key(grown)
+        inputs["grown"] = grown_key(given.grown)
+    if given.scene:
+        inputs["scene"] = scene_key(given.scene)
+        if getattr(step.settings, "speedup", 0):
+            inputs["machine"] = machine_key(ask)
     if one.recodes:
         inputs["coding"], inputs["sensor"] = coding, data.sensor if data else None
     if one.needs_samples:
@@ -107,10 +124,14 @@ def _step(
         watcher().phase(step.name)
         opset = ask.checked.recipe.export.opset
         context = (
-            Context(out=folder, sensor=data.sensor if data else None, coding=coding, grown=grown, opset=opset)
+            Context(
+                out=folder, sensor=data.sensor if data else None, coding=coding, grown=given.grown, opset=opset,
+                scene=given.scene, step=ask.cache.step,
+                time=_timer(ask, network, None) if given.scene and _prices_here(ask) else None,
+            )
             if one.recodes or one.works_on == "torch"
-            else _context(ask, folder, network, data)
-        )
+            else _context(ask, folder, network, data, given)
+        )  # fmt: skip
         change = one.run(network, step.settings, context)
         _check_contract(step.name, network, change, recodes=one.recodes)
         graphs = {n: replace(g, path=Path(g.path.name)) for n, g in change.network.graphs.items()}
@@ -118,11 +139,18 @@ def _step(
             if not (folder / graph.path.name).exists():
                 (folder / graph.path.name).write_bytes(graph.path.read_bytes())
                 graphs[name] = Graph(path=Path(graph.path.name), sha256=graph.sha256)
+        for left in folder.glob("try*"):
+            shutil.rmtree(left)
         store(folder / "change.json", replace(change, network=replace(change.network, graphs=graphs)))
 
     folder = ask.cache.step("pass", inputs, make)
     change = restore(folder / "change.json", Change)
     return replace(change, network=placed(change.network, folder))
+
+
+def scene_key(scene: Scene) -> Any:
+    """Return what a pipeline is asked for, for the cache."""
+    return {**vars(scene), "pipeline": scene.pipeline.sha256}
 
 
 def grown_key(grown: Grown | None) -> Any:
@@ -164,8 +192,15 @@ def _check_contract(name: str, before: Network, change: Change, *, recodes: bool
         )
 
 
-def _context(ask: Ask, folder: Path, network: Network, data: Data | None) -> Context:
+def _context(ask: Ask, folder: Path, network: Network, data: Data | None, given: _Given) -> Context:
     part, contract = ask.checked.recipe.data, network.contract
+    if given.scene:
+        asked = given.recorded
+        assert asked
+        return Context(
+            out=folder, samples=lambda: asked(network), digest=digest_value(scene_key(given.scene)), seed=part.seed,
+            why_no_score="pictures are judged by latent_error and task_drop", time=_timer(ask, network, None) if _prices_here(ask) else None,
+        )  # fmt: skip
     real = data if data and contract.frames else None
     if data and not real and not part.allow_random:
         raise RecipeError(

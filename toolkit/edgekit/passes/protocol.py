@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgekit.codecs.sensor import Sensor
 from edgekit.core.records import Network, QuantPlan
+from edgekit.models.pipelines import Pipeline
 from edgekit.models.records import Source
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -40,6 +41,39 @@ class Grown:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A diffusion pipeline with what it is asked for.
+
+    Attributes:
+        pipeline: Found, not loaded.
+        shape: Of what is denoised, (C, h, w).
+        prompts: Pool that calibration picks from.
+        held_out: Prompts that nothing is fitted to.
+        schedule: Sampler that pictures are made with.
+        steps: Of it.
+        guidance: 1 for none.
+        seed: Of every draw.
+        opset: Of ONNX files that a pass exports.
+        code: Digest of edgekit's own code, for what is kept.
+    """
+
+    pipeline: Pipeline
+    shape: tuple[int, int, int]
+    prompts: tuple[str, ...]
+    held_out: tuple[str, ...]
+    schedule: str
+    steps: int
+    guidance: float
+    seed: int = 0
+    opset: int = 17
+    code: str = ""
+
+
+def _not_kept(name: str, inputs: dict[str, Any], make: Callable[[Path], None]) -> Path:
+    raise RuntimeError(f"{name}: no cache was given for {sorted(inputs)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """What a pass may ask for; the job gives it, so that no pass imports upwards.
 
@@ -56,6 +90,8 @@ class Context:
         coding: Settings of the codec that was learned with the weights; None where none was.
         grown: Student and teacher for passes on torch; None where none was trained.
         opset: Of ONNX files that a pass exports from torch.
+        scene: What a diffusion pipeline is asked for; None for any other model.
+        step: Gives the folder of a step, made unless it is kept: a long pass goes on where it stopped.
     """
 
     out: Path
@@ -69,6 +105,8 @@ class Context:
     coding: Mapping[str, Any] | None = None
     grown: Grown | None = None
     opset: int = 17
+    scene: Scene | None = None
+    step: Callable[[str, dict[str, Any], Callable[[Path], None]], Path] = _not_kept
 
 
 @dataclass(frozen=True, kw_only=True)

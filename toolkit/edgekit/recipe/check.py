@@ -15,6 +15,8 @@ from edgekit.core.plugins import family, suggestion
 from edgekit.devices.profiles import profile_of
 from edgekit.forms.read import Form, form_of, read_text
 from edgekit.gates.protocol import Gate, gate_keys
+from edgekit.recipe.diffusion import check_diffusion
+from edgekit.recipe.parts import sound
 from edgekit.recipe.records import (
     AnswersPart,
     BenchPart,
@@ -106,28 +108,17 @@ def check_recipe(text: str, *, path: Path, folder: Path) -> Checked:
     _gates(form, form.value.get("gates"), ("gates",))
     _devices(form)
     # One faulty key must not hide what is wrong in the other parts.
-    _model(form, _sound(form, "model", ModelPart))
+    _model(form, sound(form, "model", ModelPart))
     _numbers(form)
     _train(form)
-    part = _sound(form, "preprocess", PreprocessPart) if form.value.get("preprocess") else None
+    check_diffusion(form, [s.name for s in steps])
+    part = sound(form, "preprocess", PreprocessPart) if form.value.get("preprocess") else None
     frames = _frames(form, part) if part else {}
     _coded(form, steps)
     form.refuse()
     assert recipe
     name = recipe.name or path.stem
     return Checked(recipe=recipe, text=text, path=path, folder=folder, name=name, steps=steps, frames=frames)
-
-
-def _sound(form: Form, key: str, kind: type[Part]) -> Part | None:
-    """Return one part of the recipe with its unknown keys left out, None where a value is wrong.
-
-    Faults are noted by the check of the whole recipe, not here.
-    """
-    given = form.value.get(key) or {}
-    if not isinstance(given, dict):
-        return None
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    return Form(form.path, given, {}).record(kind, {k: v for k, v in given.items() if k in known})
 
 
 def _steps(form: Form) -> tuple[Step, ...]:
@@ -217,10 +208,11 @@ def _devices(form: Form) -> None:
 def _model(form: Form, model: ModelPart | None) -> None:
     if model is None:
         return
-    given = [k for k in ("name", "path", "function") if getattr(model, k)]
+    kinds = ("name", "path", "function", "pipeline")
+    given = [k for k in kinds if getattr(model, k)]
     if len(given) != 1:
         found = " and ".join(given) or "none"
-        form.fault(("model",), f"needs exactly one of name, path, function, found {found}")
+        form.fault(("model",), f"needs exactly one of {', '.join(kinds)}, found {found}")
     if model.weights and not model.name:
         form.fault(("model", "weights"), "goes with `name` alone")
     if model.options and not model.name:
@@ -230,8 +222,8 @@ def _model(form: Form, model: ModelPart | None) -> None:
 
 
 def _numbers(form: Form) -> None:
-    export, data = _sound(form, "export", ExportPart), _sound(form, "data", DataPart)
-    bench, answers = _sound(form, "bench", BenchPart), _sound(form, "answers", AnswersPart)
+    export, data = sound(form, "export", ExportPart), sound(form, "data", DataPart)
+    bench, answers = sound(form, "bench", BenchPart), sound(form, "answers", AnswersPart)
     if export and export.imgsz and not 32 <= export.imgsz <= 4096:
         form.fault(
             ("export", "imgsz"),
@@ -254,7 +246,7 @@ def _train(form: Form) -> None:
     given = form.value.get("train")
     if given is None and "train" in form.value:
         form.fault(("train",), "is empty. Write `train: {epochs: 100}`, or leave it out to train nothing")
-    part = _sound(form, "train", TrainPart) if isinstance(given, dict) else None
+    part = sound(form, "train", TrainPart) if isinstance(given, dict) else None
     if part is None:
         return
     for key, (low, high) in LIMITS.items():
@@ -280,10 +272,10 @@ def _train_words(form: Form, part: TrainPart) -> None:
 
 def _train_needs(form: Form) -> None:
     """Note what the rest of the recipe must say for a training."""
-    frames = _sound(form, "preprocess", PreprocessPart) if form.value.get("preprocess") else None
+    frames = sound(form, "preprocess", PreprocessPart) if form.value.get("preprocess") else None
     if frames and replace(frames, scale=_fraction(frames.scale) or 0.0) != PreprocessPart(scale=1 / 255):
         form.fault(("preprocess",), "training knows letterboxed RGB frames in 0 to 1 alone. Leave it out")
-    data, model = _sound(form, "data", DataPart), _sound(form, "model", ModelPart)
+    data, model = sound(form, "data", DataPart), sound(form, "model", ModelPart)
     if data and not data.path:
         form.fault(("train",), "needs `data.path`")
     if data and data.path and data.training == data.validation:

@@ -15,12 +15,13 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPart:
-    """Where the model comes from: exactly one of `name`, `path`, `function`.
+    """Where the model comes from: exactly one of `name`, `path`, `function`, `pipeline`.
 
     Attributes:
         name: A model of the catalogue (`edgekit models list`).
         path: An `.onnx`, `.pt` or `.yaml` file, relative to the recipe.
         function: A torch module as `package.module:function`.
+        pipeline: A diffusion pipeline: a shipped one, a folder that diffusers saved, or `owner/name` of the hub.
         weights: A safetensors file for a catalogue model; its own where empty.
         trust: Allow what runs foreign code: a `.pt` pickle or a function.
         nc: Number of classes for an architecture without weights.
@@ -32,6 +33,7 @@ class ModelPart:
     name: str = ""
     path: str = ""
     function: str = ""
+    pipeline: str = ""
     weights: str = ""
     trust: bool = False
     nc: int = 0
@@ -149,6 +151,33 @@ class BenchPart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiffusionPart:
+    """What a diffusion pipeline is asked for, and how its pictures are judged.
+
+    Attributes:
+        prompts: A text file, one prompt a line, of what users will ask for; labels or numbers of classes where it takes those.
+        held_out: Prompts of it, evenly spread, that nothing is fitted to: they judge.
+        schedule: Sampler: ddim, dpm++ or lcm.
+        steps: Of it.
+        guidance: How far pictures are pushed to their prompt; 1 for not at all.
+        judge: An ONNX classifier of pictures whose class names stand in the prompts; empty judges latents alone.
+        judged: Pictures that it judges, of the dense pipeline and of this one.
+        seed: Of every draw.
+    """
+
+    __pydantic_config__ = STRICT
+
+    prompts: str = ""
+    held_out: int = 8
+    schedule: Literal["ddim", "dpm++", "lcm"] = "ddim"
+    steps: int = 25
+    guidance: float = 7.5
+    judge: str = ""
+    judged: int = 200
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A recipe.
 
@@ -159,6 +188,7 @@ class Recipe:
         answers: Outputs to answers.
         data: Real samples.
         train: Train the model on the data first.
+        diffusion: What a pipeline is asked for.
         passes: Passes in order, each `name: {settings}`.
         export: The ONNX file.
         gates: What must hold on every device, `name: limit`.
@@ -176,6 +206,7 @@ class Recipe:
     answers: AnswersPart = field(default_factory=AnswersPart)
     data: DataPart = field(default_factory=DataPart)
     train: TrainPart | None = None
+    diffusion: DiffusionPart | None = None
     passes: tuple[Any, ...] = ()
     export: ExportPart = field(default_factory=ExportPart)
     gates: dict[str, Any] = field(default_factory=dict)

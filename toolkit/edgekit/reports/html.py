@@ -10,6 +10,7 @@ from edgekit.core.outcome import Outcome, VariantOutcome
 from edgekit.reports.growing import grows_html
 from edgekit.reports.link import link_html
 from edgekit.reports.page import CSS, table
+from edgekit.reports.painting import painting_html
 from edgekit.reports.svg import Dot, Series, histogram, scatter
 from edgekit.reports.words import (
     accuracy_words,
@@ -24,12 +25,13 @@ from edgekit.reports.words import (
 _TONES = {"pass": "good", "accepted": "good", "fail": "bad", "rejected": "bad"}
 
 
-def html_report(outcome: Outcome, pictures: Sequence[str] = ()) -> str:
+def html_report(outcome: Outcome, pictures: Sequence[str] = (), *, sheet: str = "") -> str:
     """Return the report as one HTML page.
 
     Args:
         outcome: What was found.
         pictures: JPEG files in base64, frames with drawn answers.
+        sheet: PNG file in base64, pictures of a pipeline side by side.
     """
     title = f"{outcome.name} on {outcome.device}"
     parts = [
@@ -38,7 +40,7 @@ def html_report(outcome: Outcome, pictures: Sequence[str] = ()) -> str:
         f"<title>{escape(title)}: {escape(outcome.words)}</title><style>{CSS}</style></head><body>",
         f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(model_words(outcome))}</p>',
         _verdict(outcome), _gates(outcome), _ways_in(outcome), _plots(outcome), _variants(outcome),
-        _spans(outcome.variants[0]), _accuracy(outcome), link_html(outcome.link), grows_html(outcome.grows), _pictures(pictures), _ladder(outcome), _checks(outcome), _receipt(outcome.variants[0]),
+        _spans(outcome.variants[0]), _accuracy(outcome), link_html(outcome.link), grows_html(outcome.grows), painting_html(outcome, sheet), _pictures(pictures), _ladder(outcome), _checks(outcome), _receipt(outcome.variants[0]),
         _passes(outcome.passes), _machine(outcome), _notes(outcome), "</body></html>",
     ]  # fmt: skip
     return "\n".join(p for p in parts if p) + "\n"
@@ -226,6 +228,8 @@ def _receipt(chosen: VariantOutcome) -> str:
 def _passes(passes: Mapping[str, Any]) -> str:
     rows = []
     for name, facts in passes.items():
+        if name == "slimdiff":
+            continue  # it has a section of its own
         for key, value in facts.items():
             rows.append((escape(name), escape(key.replace("_", " ")), escape(_plain_words(value))))
     return "<h2>Passes</h2>" + table(("pass", "fact", "found"), rows) if rows else ""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from edgekit.core.outcome import Outcome, VariantOutcome
 from edgekit.reports.growing import grows_words
+from edgekit.reports.painting import paints_words, slim_words
 from edgekit.reports.link import link_words
 from edgekit.reports.words import (
     accuracy_words,
@@ -65,6 +66,8 @@ def markdown_report(outcome: Outcome) -> str:
 
 def _link(outcome: Outcome) -> list[str]:
     found = [f"Link from the sensor: {link_words(outcome.link)}."] if outcome.link else []
+    found += [f"Pictures: {paints_words(outcome.paints)}."] if outcome.paints else []
+    found += [f"Slimmed: {slim_words(outcome.passes['slimdiff'])}."] if "slimdiff" in outcome.passes else []
     found += [f"Grows while it serves: {grows_words(outcome.grows)}."] if outcome.grows else []
     return [line for words in found for line in ("", words)]
 

@@ -48,11 +48,16 @@ def headline(outcome: Outcome) -> str:
     if measured:
         unreal = "emulated, no claim; " if outcome.measured_on.get("emulated") else ""
         speed = f"{measured.median_ms:.1f} ms median ({unreal}{measured.label}, {measured.runs} runs)"
-        if outcome.speedup and outcome.chosen != outcome.reference:
+        if outcome.paints:
+            ratio = outcome.paints.step_ratio
+            speed += f" a step, {ratio[0]:.2f} times as fast as it came" if ratio else " a step"
+        elif outcome.speedup and outcome.chosen != outcome.reference:
             speed += f", {outcome.speedup[0]:.2f} times as fast as {outcome.reference}"
     else:
         speed = predicted_words(chosen.predicted) if chosen.predicted else "latency unknown"
     accuracy = chosen.accuracy
+    if outcome.paints:
+        speed += f", latent error {outcome.paints.error:.3g}"
     kept = f", {accuracy.metric} {accuracy.value:.4f}" if accuracy else ""
     if accuracy and accuracy.drop is not None:
         kept += f" (float32 {accuracy.value + accuracy.drop:.4f})"

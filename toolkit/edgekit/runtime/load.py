@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,9 +22,13 @@ from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, Contract
 from edgekit.frames.coded import coded
 from edgekit.frames.prepare import check_frame, prepare
+from edgekit.frames.tokens import read_tokens
 from edgekit.machine.probe import passport
+from edgekit.plans.diffusion import PLAN as DIFFUSION
+from edgekit.plans.diffusion import TOKENIZER, diffusion_from
 from edgekit.plans.progressive import Segment, growth_from
 from edgekit.runtime.growing import Event, Growing, Limits
+from edgekit.runtime.painting import Painted, Painting
 
 
 class Model:
@@ -47,6 +51,39 @@ class Model:
         self._answers = None
         if self.contract.frames and self.contract.answers.task != "raw":
             self._answers = pick("answers", self.contract.answers.task, what="task")
+
+    def generate(
+        self, prompt: str | Sequence[str], *, negative: str = "", seed: int = 0, steps: int = 0, guidance: float | None = None,
+        schedule: str = "", latents: NDArray[np.float32] | None = None, heard: Callable[[int, int], None] | None = None,
+    ) -> Painted:  # fmt: skip
+        """Return pictures that a diffusion model makes of prompts.
+
+        Args:
+            prompt: One or several; of a class-conditional model labels or numbers of classes.
+            negative: What there shall not be.
+            seed: Of the first picture's noise; the next ones take the next seeds.
+            steps: Instead of the bundle's.
+            guidance: The same; 1 for none.
+            schedule: ddim, dpm++ or lcm, instead of the bundle's.
+            latents: Noise to begin with, (N, C, h, w), instead of the seeds'.
+            heard: Is told picture and step after each step.
+
+        Raises:
+            RecipeError: The model makes no pictures, a prompt is empty, or a number is out of range.
+        """
+        if not isinstance(self._session, Painting):
+            raise RecipeError(
+                f"{self._bundle.manifest.name}: is no diffusion model", hint="Call model(frame), or model.run."
+            )
+        given = [prompt] if isinstance(prompt, str) else list(prompt)
+        return self._session.paint(
+            given, negative=negative, seed=seed, steps=steps, guidance=guidance, schedule=schedule, latents=latents, heard=heard
+        )
+
+    @property
+    def paints(self) -> bool:
+        """Whether it makes pictures from prompts."""
+        return isinstance(self._session, Painting)
 
     @property
     def growing(self) -> Growing | None:
@@ -97,6 +134,10 @@ class Model:
         Raises:
             RecipeError: The frame is not that, or the model declares no pre- and post-processing.
         """
+        if self.paints:
+            raise RecipeError(
+                f"{self._bundle.manifest.name}: makes pictures, it takes none", hint="Call model.generate(prompt)."
+            )
         if self._answers is None or self.contract.frames is None:
             raise RecipeError(
                 f"{self._bundle.manifest.name}: declares no pre- and post-processing",
@@ -129,6 +170,10 @@ class Model:
         Raises:
             RecipeError: A name, shape or dtype is not the contract's.
         """
+        if self.paints:
+            raise RecipeError(
+                f"{self._bundle.manifest.name}: is a pipeline of several networks", hint="Call model.generate(prompt)."
+            )
         for spec in self.contract.inputs:
             value = inputs.get(spec.name)
             found = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else "nothing"
@@ -176,6 +221,8 @@ def load(
     try:
         bundle = Bundle(folder=stream.folder, manifest=stream.manifest, signature=stream.signature)
         chosen, why = choose(bundle, variant)
+        if chosen.plan == DIFFUSION:
+            return Model(bundle, chosen, why, _painting(stream, chosen, threads), done=stream.close)
         if chosen.plan:
             session: Session = _growing(stream, chosen, threads, limits, on_event)
             return Model(bundle, chosen, why, session, done=stream.close)
@@ -230,6 +277,29 @@ def _growing(
 
     sample = {s.name: np.zeros(s.shape, s.dtype) for s in contract.inputs}
     return Growing(growth, opened, sample, fetched=fetched, limits=limits, heard=heard)
+
+
+def _painting(stream: Stream, variant: Variant, threads: int | None) -> Painting:
+    """Return the open parts of a diffusion pipeline, every file verified before it is read."""
+    where = f"{stream.where}: {variant.main}"
+    plan = diffusion_from(json.loads(stream.fetch(variant.main).read_text()), where=where)
+    folder = PurePosixPath(variant.main).parent
+    for file in plan.files:
+        stream.fetch(str(folder / file))
+    backend = pick("backends", variant.backend, what="backend")
+    tokens = None
+    if plan.conditions == "text":
+        tokens = read_tokens(stream.folder / folder / TOKENIZER, length=plan.length, pad=plan.pad)
+    sessions: dict[str, Session] = {}
+    try:
+        for name, part in plan.parts.items():
+            artifact = variant.artifact(stream.folder, stream.manifest.contract, segment=str(folder / part.file))
+            sessions[name] = backend.open(_threaded(artifact, threads))
+    except BaseException:
+        for session in sessions.values():
+            session.__exit__()
+        raise
+    return Painting(plan, sessions, tokens)
 
 
 def choose(bundle: Bundle, name: str | None) -> tuple[Variant, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from edgekit.core.records import Frames
 from edgekit.core.watch import watcher
 from edgekit.frames import raw
 from edgekit.frames.coded import read_frame
-from edgekit.frames.images import SUFFIXES
+from edgekit.frames.images import SUFFIXES, write_png
 from edgekit.runtime.draw import draw
 from edgekit.runtime.load import load
 
@@ -211,3 +211,51 @@ def _summary(answer: Any) -> str:
         key = str(row["name"] or row["class"])
         counts[key] = counts.get(key, 0) + 1
     return ", ".join(f"{n} {k}" for k, n in sorted(counts.items(), key=lambda p: (-p[1], p[0])))
+
+
+def run_prompts(
+    bundle: str | Path, *, prompts: Sequence[str], output: Path | None = None, variant: str | None = None,
+    threads: int | None = None, trusted_key: Path | None = None, negative: str = "", seed: int = 0, steps: int = 0,
+    guidance: float | None = None, schedule: str = "",
+) -> Served:  # fmt: skip
+    """Write a picture for every prompt.
+
+    Args:
+        bundle: Of a diffusion model.
+        prompts: What there shall be.
+        output: File of one picture, or folder; `picture.png`, or numbered ones, in the working folder where None.
+        variant: Variant to use.
+        threads: Threads of the engine.
+        trusted_key: PEM file with the key that must have signed it.
+        negative: What there shall not be.
+        seed: Of the first picture's noise; the next ones take the next seeds.
+        steps: Instead of the bundle's, where not 0.
+        guidance: The same, where not None.
+        schedule: The same, where not empty.
+
+    Raises:
+        RecipeError: The bundle makes no pictures, or a prompt is empty.
+    """
+    files = _picture_files(output, len(prompts))
+    watch = watcher()
+    with load(bundle, variant=variant, threads=threads, trusted_key=trusted_key) as model:
+        made = model.generate(
+            prompts, negative=negative, seed=seed, steps=steps, guidance=guidance, schedule=schedule,
+            heard=lambda _, done: watch.step("steps", done, done),
+        )  # fmt: skip
+        name = model.variant.name
+    rows = []
+    for k, (file, image) in enumerate(zip(files, made.images, strict=True)):
+        write_png(file, image)
+        rows.append({"prompt": prompts[k], "seed": seed + k, "steps": made.steps, "ms": round(made.ms[k], 2), "file": str(file)})
+    return Served(variant=name, answers=rows, written=[str(f) for f in files], median_ms=float(np.median(made.ms)))
+
+
+def _picture_files(output: Path | None, count: int) -> list[Path]:
+    if output is not None and output.suffix.lower() == ".png" and count == 1:
+        return [output]
+    if output is not None and output.suffix:
+        wanted = "a folder for several pictures" if count > 1 else "a .png file or a folder"
+        raise RecipeError(f"{output}: cannot hold what is made", hint=f"Give {wanted} with -o.")
+    folder = output or Path()
+    return [folder / ("picture.png" if count == 1 else f"picture-{k}.png") for k in range(count)]

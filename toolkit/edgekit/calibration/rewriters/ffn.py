@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from edgekit.calibration.attention_sites import fresh, taken
+from edgekit.calibration.attention_sites import taken
 from edgekit.calibration.factors import compensated, grid, hidden_error, ridge_leverage, top
 from edgekit.calibration.rewriting import Left, Matrix, Rewriter, Site, Solved
 from edgekit.calibration.second_moments import Tap
@@ -74,38 +73,25 @@ class FeedForward:
 
     def rewritten(self, network: Any, solved: Solved, size: int, moments: Mapping[str, Matrix]) -> Any:
         """Return the layer with `size` neurons."""
-        from edgekit.models.slim_attention import linear
+        from edgekit.models.slim_layers import linear, with_neurons
 
         torch = need("torch", extra="train")
         one = network.get_submodule(solved.site.module)
         # Scores are those of the nearest size on the grid: the ridge, and so the order, changes little between two.
         nearest = int(np.argmin(np.abs(np.array(solved.sizes) - size)))
         kept, after = top(solved.values["scores"][nearest], size), _after(one)
-        if solved.method == "magnitude":
+        if solved.method == "magnitude" or size == solved.site.size:
             new = after[kept]
         else:
             new = compensated(taken(moments, f"{solved.site.module}:h")[0], kept, after)
         first, second = one.net[0].proj, one.net[2]
         at = torch.from_numpy(_rows(one, kept))
-        made = _copied(one)
-        made.net[0].proj = linear(
+        before = linear(
             first.weight.detach()[at], None if first.bias is None else first.bias.detach()[at], like=first
         )
         bias = None if second.bias is None else second.bias.detach()
-        made.net[2] = linear(torch.from_numpy(np.ascontiguousarray(new.T)), bias, like=second)
-        return made
-
-    def shaped(self, module: Any, size: int) -> Any:
-        """Return the layer with that many neurons."""
-        first, second = module.net[0].proj, module.net[2]
-        made = _copied(module)
-        made.net[0].proj = fresh(first, outputs=size * (first.out_features // second.in_features))
-        made.net[2] = fresh(second, inputs=size)
-        return made
-
-    def units(self, module: Any) -> int | None:
-        """Return the neurons."""
-        return int(module.net[2].in_features) if hasattr(module, "net") else None
+        behind = linear(torch.from_numpy(np.ascontiguousarray(new.T)), bias, like=second)
+        return with_neurons(one, before, behind)
 
 
 def _why_not(block: Any) -> str:
@@ -136,16 +122,6 @@ def _magnitude(block: Any) -> Matrix:
     before = np.sqrt((first.reshape(-1, size, first.shape[1]) ** 2).sum((0, 2)))
     score: Matrix = before * np.sqrt((_after(block) ** 2).sum(1))
     return score
-
-
-def _copied(block: Any) -> Any:
-    """Return the block with lists of its own and the same layers."""
-    made = copy.copy(block)
-    made._modules = dict(block._modules)  # noqa: SLF001, torch gives no shallow copy
-    made.net = type(block.net)(list(block.net))
-    made.net[0] = copy.copy(block.net[0])
-    made.net[0]._modules = dict(block.net[0]._modules)  # noqa: SLF001
-    return made
 
 
 PLUGIN: Rewriter = FeedForward()

@@ -10,12 +10,10 @@ from edgekit.calibration.attention_sites import (
     by_head,
     decomposed,
     factored,
-    fresh,
     kind_of,
     left_alone,
     solved_product,
     taken,
-    with_layers,
 )
 from edgekit.calibration.rewriting import Left, Matrix, Rewriter, Site, Solved
 from edgekit.calibration.second_moments import Tap
@@ -60,6 +58,8 @@ class QueryKey:
 
     def rewritten(self, network: Any, solved: Solved, size: int, moments: Mapping[str, Matrix]) -> Any:
         """Return the attention with `size` dimensions a head for queries and keys."""
+        from edgekit.models.slim_layers import with_layers
+
         del moments
         one = network.get_submodule(solved.site.module)
         # A kernel divides the logits by the root of the rank that is stored, the original by that of the head's size.
@@ -68,15 +68,6 @@ class QueryKey:
             one, to_q=factored(one.to_q, solved.values["left"][..., :size], one.heads, scale=scale),
             to_k=factored(one.to_k, solved.values["right"][..., :size], one.heads),
         )  # fmt: skip
-
-    def shaped(self, module: Any, size: int) -> Any:
-        """Return the attention with that rank."""
-        wide = size * module.heads
-        return with_layers(module, to_q=fresh(module.to_q, outputs=wide), to_k=fresh(module.to_k, outputs=wide))
-
-    def units(self, module: Any) -> int | None:
-        """Return the rank."""
-        return int(module.to_q.out_features // module.heads) if hasattr(module, "to_q") else None
 
 
 PLUGIN: Rewriter = QueryKey()

@@ -12,11 +12,9 @@ from edgekit.calibration.attention_sites import (
     by_head,
     decomposed,
     factored,
-    fresh,
     kind_of,
     solved_product,
     taken,
-    with_layers,
 )
 from edgekit.calibration.rewriting import Left, Matrix, Rewriter, Site, Solved
 from edgekit.calibration.second_moments import Tap
@@ -74,7 +72,7 @@ class ValueOutput:
 
     def rewritten(self, network: Any, solved: Solved, size: int, moments: Mapping[str, Matrix]) -> Any:
         """Return the attention with `size` dimensions a head for values."""
-        from edgekit.models.slim_attention import linear
+        from edgekit.models.slim_layers import linear, with_layers
 
         del moments
         torch = need("torch", extra="train")
@@ -91,15 +89,6 @@ class ValueOutput:
         """Return the output layer as (heads, out, d)."""
         weight: Matrix = attention.to_out[0].weight.detach().double().numpy()
         return weight.reshape(weight.shape[0], attention.heads, -1).transpose(1, 0, 2)
-
-    def shaped(self, module: Any, size: int) -> Any:
-        """Return the attention with that rank."""
-        wide = size * module.heads
-        return with_layers(module, to_v=fresh(module.to_v, outputs=wide), to_out=fresh(module.to_out[0], inputs=wide))
-
-    def units(self, module: Any) -> int | None:
-        """Return the rank."""
-        return int(module.to_v.out_features // module.heads) if hasattr(module, "to_v") else None
 
 
 PLUGIN: Rewriter = ValueOutput()

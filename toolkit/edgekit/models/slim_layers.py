@@ -1,7 +1,8 @@
-"""Attention whose queries and values may have different widths: what a slimmed diffusion network holds."""
+"""Layers of other widths than a configuration says: what a slimmed diffusion network holds."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -112,3 +113,46 @@ def linear(weight: torch.Tensor, bias: torch.Tensor | None, *, like: nn.Linear) 
     if bias is not None:
         made.bias = nn.Parameter(bias.to(old.dtype), requires_grad=old.requires_grad)
     return made
+
+
+def with_layers(attention: Any, **layers: nn.Linear) -> SlimAttention:
+    """Return an attention as a slim one with some layers replaced: `to_q`, `to_k`, `to_v`, `to_out`."""
+    old = slim_from(attention)
+    kept: dict[str, Any] = {"to_q": old.to_q, "to_k": old.to_k, "to_v": old.to_v, "to_out": old.to_out[0]}
+    return SlimAttention(**(kept | layers), heads=old.heads, divisor=old.divisor, residual=old.residual)
+
+
+def with_neurons(block: Any, first: nn.Linear, second: nn.Linear) -> Any:
+    """Return a feed-forward block of diffusers with other layers; the block itself stays as it is."""
+    made = copy.copy(block)
+    made._modules = dict(block._modules)  # noqa: SLF001, torch gives no shallow copy
+    made.net = nn.ModuleList(block.net)
+    made.net[0] = copy.copy(block.net[0])
+    made.net[0]._modules = dict(block.net[0]._modules)  # noqa: SLF001
+    made.net[0].proj, made.net[2] = first, second
+    return made
+
+
+def shaped_attention(attention: Any, qk_rank: int, vo_rank: int) -> SlimAttention:
+    """Return an attention with these ranks and values of no meaning; 0 keeps a rank."""
+    one, layers = slim_from(attention), {}
+    if qk_rank:
+        wide = qk_rank * one.heads
+        layers |= {"to_q": _fresh(one.to_q, outputs=wide), "to_k": _fresh(one.to_k, outputs=wide)}
+    if vo_rank:
+        wide = vo_rank * one.heads
+        layers |= {"to_v": _fresh(one.to_v, outputs=wide), "to_out": _fresh(one.to_out[0], inputs=wide)}
+    return with_layers(one, **layers)
+
+
+def shaped_feed_forward(block: Any, width: int) -> Any:
+    """Return a feed-forward block with that many neurons and values of no meaning."""
+    first, second = block.net[0].proj, block.net[2]
+    parts = first.out_features // second.in_features
+    return with_neurons(block, _fresh(first, outputs=width * parts), _fresh(second, inputs=width))
+
+
+def _fresh(layer: nn.Linear, *, outputs: int = 0, inputs: int = 0) -> nn.Linear:
+    place = layer.weight.device
+    weight = torch.zeros(outputs or layer.out_features, inputs or layer.in_features, device=place)
+    return linear(weight, None if layer.bias is None else torch.zeros(weight.shape[0], device=place), like=layer)

@@ -1,0 +1,118 @@
+"""Export the parts of a diffusion pipeline to ONNX: text encoder, network, decoder; static shapes, float32, with parity."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgekit.core.errors import ContractError
+from edgekit.core.lazy import need
+from edgekit.export.torch_onnx import TOLERANCE
+from edgekit.models.pipelines import Pipeline, called
+
+
+def network_module(network: Any, pipeline: Pipeline) -> Any:
+    """Return the network as a torch module of (sample, timestep, condition)."""
+    torch = need("torch", extra="diffusion")
+
+    class Network(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, sample: Any, timestep: Any, condition: Any) -> Any:
+            return called(self.network, pipeline, sample, timestep, condition)
+
+    return Network().eval()
+
+
+def text_module(encoder: Any) -> Any:
+    """Return a text encoder as a torch module of ids."""
+    torch = need("torch", extra="diffusion")
+
+    class States(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, ids: Any) -> Any:
+            return self.encoder(ids).last_hidden_state
+
+    return States().eval()
+
+
+def decoder_module(vae: Any) -> Any:
+    """Return a decoder as a torch module of latents as the network has them; gives pixels from 0 to 1, (N, 3, H, W)."""
+    torch = need("torch", extra="diffusion")
+    scale, shift = float(vae.config.scaling_factor), float(vae.config.get("shift_factor") or 0.0)
+
+    class Decoder(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.vae = vae
+
+        def forward(self, latents: Any) -> Any:
+            pixels = self.vae.decode(latents / scale + shift, return_dict=False)[0]
+            return (pixels / 2 + 0.5).clamp(0, 1)
+
+    return Decoder().eval()
+
+
+def network_inputs(pipeline: Pipeline, shape: Sequence[int], batch: int) -> dict[str, Any]:
+    """Return example inputs of the network.
+
+    Args:
+        pipeline: Of it.
+        shape: Of a latent, (C, h, w).
+        batch: Latents at a time: 2 where guidance asks with and without a prompt.
+    """
+    torch = need("torch", extra="diffusion")
+    rng = torch.Generator().manual_seed(0)
+    condition = (
+        torch.randn(batch, pipeline.length, pipeline.width, generator=rng)
+        if pipeline.conditions == "text"
+        else torch.zeros(batch, dtype=torch.int64)
+    )
+    return {
+        "sample": torch.randn(batch, *shape, generator=rng),
+        "timestep": torch.full((1,), 500.0),
+        "condition": condition,
+    }
+
+
+def part_to_onnx(module: Any, inputs: Mapping[str, Any], output: str, *, opset: int) -> Any:
+    """Return the ModelProto of a part traced on these inputs; its one output has the name `output`."""
+    torch, onnx = need("torch", extra="diffusion"), need("onnx", extra="host")
+    buffer = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, tuple(inputs.values()), buffer, opset_version=opset, dynamo=False,
+            input_names=list(inputs), output_names=[output],
+        )  # fmt: skip
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def part_parity(module: Any, path: str, inputs: Mapping[str, Any], *, where: str) -> float:
+    """Return the largest error of a part's file against torch, relative to the largest output.
+
+    Raises:
+        ContractError: It is above 1e-3.
+    """
+    torch, ort = need("torch", extra="diffusion"), need("onnxruntime", extra="host")
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        wanted = module(*inputs.values()).numpy()
+    known = {i.name for i in session.get_inputs()}
+    found = session.run(None, {n: v.numpy() for n, v in inputs.items() if n in known})[0]
+    error = float(np.abs(found - wanted).max()) / max(float(np.abs(wanted).max()), 1e-12)
+    if not error <= TOLERANCE:
+        raise ContractError(
+            f"{where}: the exported ONNX differs from torch by {error:.2e} of the largest output",
+            hint=f"{TOLERANCE:g} is allowed. Report it with the model's architecture.",
+        )
+    return error

@@ -1,0 +1,132 @@
+"""How the parts of a diffusion pipeline run together: what a bundle's `diffusion.json` says, and guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.core.errors import RecipeError, VerificationError
+from edgekit.plans.progressive import Segment
+from edgekit.plans.schedules import KINDS, Latents, Noise, Predict
+
+PLAN, SCHEMA, FILE = "diffusion", "edgekit/diffusion/v1", "diffusion.json"
+TEXT, NETWORK, DECODER = "text_encoder", "main", "decoder"
+TOKENIZER, TOKEN_FILES = "tokenizer", ("vocab.json", "merges.txt")
+Run = Callable[[Latents, int, NDArray[Any]], Latents]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diffusion:
+    """A diffusion pipeline as a bundle holds it.
+
+    Attributes:
+        parts: Files by name: "main" predicts noise, "text_encoder" reads prompts, "decoder" makes pixels.
+        conditions: "text" or "class".
+        latents: Shape of what is denoised, (C, h, w).
+        noise: How the network was trained.
+        schedule: Used where a caller names none.
+        steps: The same.
+        guidance: The same: how far the answer is pushed away from that without a prompt; 1 for not at all.
+        length: Tokens of a prompt.
+        pad: Token that fills it up.
+        labels: Names of the classes.
+        blank: Class that stands for none, -1 where there is none.
+        batch: Latents that the network's file takes at a time.
+    """
+
+    parts: Mapping[str, Segment]
+    conditions: str
+    latents: tuple[int, int, int]
+    noise: Noise
+    schedule: str
+    steps: int
+    guidance: float
+    length: int = 0
+    pad: str = ""
+    labels: tuple[str, ...] = ()
+    blank: int = -1
+    batch: int = 1
+
+    @property
+    def files(self) -> list[str]:
+        """Every file of it, in the order in which they are needed."""
+        return [f for s in self.parts.values() for f in s.files] + [f"{TOKENIZER}/{n}" for n in TOKEN_FILES if self.length]
+
+
+def diffusion_data(one: Diffusion) -> dict[str, Any]:
+    """Return a pipeline as `diffusion.json` holds it."""
+    return {"schema": SCHEMA, **asdict(one), "parts": [asdict(s) for s in one.parts.values()]}
+
+
+def diffusion_from(data: Any, *, where: str) -> Diffusion:
+    """Return what a `diffusion.json` says.
+
+    Raises:
+        VerificationError: It is none, or contradicts itself.
+    """
+    try:
+        given = dict(data)
+        if given.pop("schema") != SCHEMA:
+            raise VerificationError(
+                f"{where}: schema {data['schema']!r}, this edgekit reads {SCHEMA!r}",
+                hint="Use the edgekit version that wrote the bundle.",
+            )
+        parts = {
+            s["name"]: Segment(**{**s, "inputs": tuple(s["inputs"]), "outputs": tuple(s["outputs"])})
+            for s in given.pop("parts")
+        }
+        one = Diffusion(
+            parts=parts, noise=Noise(**given.pop("noise")), latents=tuple(given.pop("latents")),
+            labels=tuple(given.pop("labels")), **given,
+        )  # fmt: skip
+        wanted = {NETWORK} | ({TEXT} if one.conditions == "text" else set())
+        if not wanted <= set(parts) or one.schedule not in KINDS or len(one.latents) != 3:
+            raise ValueError(f"it has the parts {sorted(parts)} and the schedule {one.schedule!r}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise VerificationError(f"{where}: is damaged ({error!r})", hint="Fetch the bundle again.") from error
+    return one
+
+
+def guided(run: Run, wanted: NDArray[Any], blank: NDArray[Any] | None, guidance: float) -> Predict:
+    """Return the network's answer with classifier-free guidance (arXiv 2207.12598).
+
+    Args:
+        run: The network, for any number of latents.
+        wanted: Conditions, (N, …).
+        blank: Conditions that stand for none, (1, …); None where there are none.
+        guidance: 1 or less asks for the wanted ones alone.
+    """
+    if guidance <= 1 or blank is None:
+        return lambda x, t: run(x, t, wanted)
+    both = np.concatenate([np.repeat(blank, len(wanted), axis=0), wanted])
+
+    def predict(x: Latents, t: int) -> Latents:
+        without, with_ = np.split(run(np.concatenate([x, x]), t, both), 2)
+        return (without + guidance * (with_ - without)).astype(np.float32)
+
+    return predict
+
+
+def noise_of(shape: tuple[int, ...], seed: int) -> Latents:
+    """Return the latents that a picture begins with: the same seed gives the same on every machine."""
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)[None]
+
+
+def class_of(one_labels: tuple[str, ...], prompt: str) -> int:
+    """Return the class that a prompt names, by its label or number.
+
+    Raises:
+        RecipeError: There is no such class.
+    """
+    wanted = prompt.strip()
+    if wanted in one_labels:
+        return one_labels.index(wanted)
+    if wanted.isdigit() and int(wanted) < len(one_labels):
+        return int(wanted)
+    near = ", ".join(one_labels[:5])
+    raise RecipeError(f"prompt {prompt!r}: no such class", hint=f"There are {len(one_labels)}: {near}, …")
+
