@@ -1,6 +1,6 @@
 """Train the shipped diffusion pipeline and its judge on captioned digits, and put them into models/.
 
-    python scripts/train_glyphs.py --work /somewhere --minutes 30
+    python scripts/train_glyphs.py --work /somewhere --ship
 
 Stages: pictures, judge (a classifier of pictures), vae, unet with its text encoder, ship. Each is seeded and kept in the
 work folder; a killed run goes on with the stage, and within the last one with the step, where it stopped.
@@ -12,7 +12,7 @@ import argparse
 import copy
 import json
 import shutil
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,13 @@ SCHEDULE = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Train what is not there yet, and say how good it is."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=20_000, help="of the UNet")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of the UNet at most")
+    parser.add_argument("--steps", type=int, default=3_250, help="of the UNet")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ship", action="store_true", help="write into models/ when done")
     given = parser.parse_args()
@@ -50,7 +52,11 @@ def main() -> None:
     train, val = pictures(given.work, "train", TRAIN), pictures(given.work, "val", VAL)
     judge = trained_judge(given.work, train, val, given.seed)
     vae = trained_vae(given.work, train, given.seed)
-    report: dict[str, Any] = {"judge_top1": judge_score(judge, val), "seed": given.seed, "torch": torch.__version__}
+    report: dict[str, Any] = {
+        "judge_top1": judge_score(judge, val),
+        "seed": given.seed,
+        "torch": torch.__version__,
+    }
     unet, text, steps = trained_unet(given.work, vae, words, train, given)
     report["unet_steps"] = steps
     pipe = StableDiffusionPipeline(
@@ -87,7 +93,10 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps({n: k for k, n in enumerate(names)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(f"{a} {b}" for a, b in merges) + "\n")
     return CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TOKENS, pad_token="<|endoftext|>"
+        str(folder / "vocab.json"),
+        str(folder / "merges.txt"),
+        model_max_length=TOKENS,
+        pad_token="<|endoftext|>",
     )
 
 
@@ -116,6 +125,7 @@ class Judge(nn.Sequential):
 
 
 def trained_judge(work: Path, train: dict[str, Any], val: dict[str, Any], seed: int) -> Judge:
+    """Return the classifier, trained."""
     torch.manual_seed(seed)
     judge, place = Judge(), work / "judge.pt"
     if place.exists():
@@ -144,12 +154,14 @@ def trained_judge(work: Path, train: dict[str, Any], val: dict[str, Any], seed: 
 
 
 def judge_score(judge: Judge, val: dict[str, Any]) -> float:
+    """Return its share of right answers on pictures it has not seen."""
     with torch.no_grad():
         said = judge(torch.from_numpy(val["pictures"]).float() / 255).argmax(1).numpy()
     return float((said == val["labels"]).mean())
 
 
 def trained_vae(work: Path, train: dict[str, Any], seed: int) -> AutoencoderKL:
+    """Return encoder and decoder of the latents, trained."""
     torch.manual_seed(seed)
     vae = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3, block_out_channels=[16, 32, 32],
@@ -183,6 +195,7 @@ def trained_vae(work: Path, train: dict[str, Any], seed: int) -> AutoencoderKL:
 
 
 def new_unet(words: CLIPTokenizer) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """Return the network and its text encoder, untrained."""
     unet = UNet2DConditionModel(
         sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64),
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -199,63 +212,86 @@ def new_unet(words: CLIPTokenizer) -> tuple[UNet2DConditionModel, CLIPTextModel]
     return unet, text
 
 
+@dataclass
+class Learner:
+    """A network and its text encoder while they learn."""
+
+    both: nn.ModuleList
+    average: nn.ModuleList
+    optimizer: torch.optim.AdamW
+    step: int = 0
+
+    def save(self, place: Path) -> None:
+        """Keep everything that the next step needs."""
+        torch.save(
+            {
+                "both": self.both.state_dict(), "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(), "step": self.step,
+            },
+            place,
+        )  # fmt: skip
+
+    def load(self, place: Path) -> None:
+        """Go on where `save` was."""
+        kept = torch.load(place, weights_only=True)
+        for name in ("both", "average", "optimizer"):
+            getattr(self, name).load_state_dict(kept[name])
+        self.step = kept["step"]
+
+    def learn(self, loss: torch.Tensor, rate: float) -> None:
+        """Take one step, and let the mean of the weights follow."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.both.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        weight = min(0.999, self.step / (self.step + 9))
+        with torch.no_grad():
+            for mean, own in zip(self.average.parameters(), self.both.parameters(), strict=True):
+                mean.lerp_(own, 1 - weight)
+
+
 def trained_unet(
     work: Path, vae: AutoencoderKL, words: CLIPTokenizer, train: dict[str, Any], given: argparse.Namespace
 ) -> tuple[UNet2DConditionModel, CLIPTextModel, int]:
+    """Return both trained, the mean of their weights, with the steps it took."""
     torch.manual_seed(given.seed)
     unet, text = new_unet(words)
-    print(f"unet {sum(p.numel() for p in unet.parameters()):,} parameters", flush=True)
     both = nn.ModuleList([unet, text])
-    average = copy.deepcopy(both).requires_grad_(requires_grad=False)
-    optimizer = torch.optim.AdamW(both.parameters(), 1e-3, weight_decay=0.01)
-    noise = DDIMScheduler(**SCHEDULE)
+    learner = Learner(
+        both,
+        copy.deepcopy(both).requires_grad_(requires_grad=False),
+        torch.optim.AdamW(both.parameters(), 1e-3, weight_decay=0.01),
+    )
+    noise, place, batch = DDIMScheduler(**SCHEDULE), work / "unet.pt", 64
     with torch.no_grad():
         x = torch.from_numpy(train["pictures"])
         z = torch.cat([vae.encode(part.float() / 127.5 - 1).latent_dist.mean for part in x.split(500)])
         z = z * vae.config.scaling_factor
-    captions = [str(c) for c in train["captions"]]
-    ids = words(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    ids = words(
+        [str(c) for c in train["captions"]], padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
     empty = words([""], padding="max_length", return_tensors="pt").input_ids[0]
-    place, first, spent = work / "unet.pt", 0, 0.0
     if place.exists():
-        kept = torch.load(place, weights_only=True)
-        both.load_state_dict(kept["both"])
-        average.load_state_dict(kept["average"])
-        optimizer.load_state_dict(kept["optimizer"])
-        first, spent = kept["step"], kept["spent"]
-    batch, begun = 64, time.perf_counter()
-    step = first
-    for step in range(first, given.steps):
-        now = spent + time.perf_counter() - begun
-        # The rate falls with the time that is left, or the steps, whichever ends first.
-        done = max(now / (60 * given.minutes), step / given.steps)
-        if done >= 1:
-            break
-        rate = float(1e-3 * min(1, (step + 1) / 200) * 0.5 * (1 + np.cos(np.pi * done)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        learner.load(place)
+    while learner.step < given.steps:
+        step = learner.step
         torch.manual_seed(given.seed * 1_000_003 + step)
         at = torch.randint(len(z), (batch,))
         tokens = torch.where(torch.rand(batch, 1) < 0.1, empty, ids[at])
-        e = torch.randn(batch, *z.shape[1:])
-        t = torch.randint(0, 1000, (batch,))
-        noisy = noise.add_noise(z[at], e, t)
-        said = unet(noisy, t, text(tokens).last_hidden_state).sample
+        e, t = torch.randn(batch, *z.shape[1:]), torch.randint(0, 1000, (batch,))
+        said = unet(noise.add_noise(z[at], e, t), t, text(tokens).last_hidden_state).sample
         loss = F.mse_loss(said, e)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-        optimizer.step()
-        weight = min(0.999, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for mean, own in zip(average.parameters(), both.parameters(), strict=True):
-                mean.lerp_(own, 1 - weight)
+        learner.learn(
+            loss, float(1e-3 * min(1, (step + 1) / 200) * 0.5 * (1 + np.cos(np.pi * step / given.steps)))
+        )
         if step % 100 == 0:
-            print(f"unet {step} {loss.item():.4f} {now:.0f} s", flush=True)
-        if step % 500 == 499:
-            state = {"both": both.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save({**state, "step": step + 1, "spent": now}, place)
-    return average[0].eval(), average[1].eval(), step
+            print(f"unet {step} {loss.item():.4f}", flush=True)
+        if learner.step % 500 == 0:
+            learner.save(place)
+    return learner.average[0].eval(), learner.average[1].eval(), learner.step
 
 
 def samples_score(pipe: StableDiffusionPipeline, judge: Judge, sheet: Path) -> float:
@@ -265,7 +301,9 @@ def samples_score(pipe: StableDiffusionPipeline, judge: Judge, sheet: Path) -> f
     labels = [k % 10 for k in range(200)]
     prompts = [
         CAPTIONS[int(rng.integers(len(CAPTIONS)))].format(
-            ink=list(INKS)[int(rng.integers(len(INKS)))], digit=DIGITS[k], paper=list(PAPERS)[int(rng.integers(2))]
+            ink=list(INKS)[int(rng.integers(len(INKS)))],
+            digit=DIGITS[k],
+            paper=list(PAPERS)[int(rng.integers(2))],
         )
         for k in labels
     ]
@@ -278,7 +316,9 @@ def samples_score(pipe: StableDiffusionPipeline, judge: Judge, sheet: Path) -> f
     rows = found[:60].reshape(6, 10, 32, 32, 3).transpose(0, 2, 1, 3, 4).reshape(192, 320, 3)
     import cv2
 
-    cv2.imwrite(str(sheet), cv2.resize((rows[..., ::-1] * 255).astype(np.uint8), None, fx=3, fy=3, interpolation=0))
+    cv2.imwrite(
+        str(sheet), cv2.resize((rows[..., ::-1] * 255).astype(np.uint8), None, fx=3, fy=3, interpolation=0)
+    )
     return float((said == np.array(labels)).mean())
 
 

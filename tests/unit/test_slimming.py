@@ -86,7 +86,9 @@ def test_attention_of_heads_of_five_keeps_its_output_at_full_rank():
     solved = rewriters()["qk"].solve(holder, site, given, "whitened")
     made = rewriters()["qk"].rewritten(holder, solved, 5, given)
     with torch.inference_mode():
-        assert torch.allclose(made(x, encoder_hidden_states=y), attention(x, encoder_hidden_states=y), atol=1e-5)
+        assert torch.allclose(
+            made(x, encoder_hidden_states=y), attention(x, encoder_hidden_states=y), atol=1e-5
+        )
 
 
 def _moment(values: torch.Tensor) -> np.ndarray:
@@ -105,7 +107,11 @@ def test_without_moments_the_factors_are_the_svd_of_the_product():
             best = (u[:, :rank] * s[:rank]) @ vt[:rank]
             np.testing.assert_allclose(ours, best, atol=1e-6 * s[0])
     tails = [
-        sum(float((np.linalg.svd(left[h] @ right[h].T, compute_uv=False)[rank:6] ** 2).sum()) for h in range(2)) for rank in (2, 4)
+        sum(
+            float((np.linalg.svd(left[h] @ right[h].T, compute_uv=False)[rank:6] ** 2).sum())
+            for h in range(2)
+        )
+        for rank in (2, 4)
     ]
     total = sum(float(((left[h] @ right[h].T) ** 2).sum()) for h in range(2))
     found = product_errors(factors, np.swapaxes(left, 1, 2) @ left, np.swapaxes(right, 1, 2) @ right, (2, 4))
@@ -119,7 +125,8 @@ def test_the_error_of_the_logits_is_the_tail_that_was_predicted(network, kept, t
     seen = {}
     attention = network.get_submodule(site.module)
     hooks = [
-        getattr(attention, n).register_forward_hook(lambda _, __, out, n=n: seen.update({n: out.detach()})) for n in ("to_q", "to_k")
+        getattr(attention, n).register_forward_hook(lambda _, __, out, n=n: seen.update({n: out.detach()}))
+        for n in ("to_q", "to_k")
     ]
     run(network, inputs())
     for hook in hooks:
@@ -131,7 +138,9 @@ def test_the_error_of_the_logits_is_the_tail_that_was_predicted(network, kept, t
     for h in range(heads):
         # Independent queries and keys: every one of the calibration set with every other.
         full = q[:, h] @ k[:, h].T
-        low = (q[:, h] @ solved.values["left"][h, :, :rank]) @ (k[:, h] @ solved.values["right"][h, :, :rank]).T
+        low = (q[:, h] @ solved.values["left"][h, :, :rank]) @ (
+            k[:, h] @ solved.values["right"][h, :, :rank]
+        ).T
         error, total = error + ((full - low) ** 2).sum(), total + (full**2).sum()
     assert error / total == pytest.approx(solved.error(rank), abs=1e-4)
 
@@ -148,7 +157,9 @@ def test_the_error_of_what_heads_give_is_the_tail_that_was_predicted(network, ke
     rank, error, total = site.size // 2, 0.0, 0.0
     for h in range(attention.heads):
         full = o[:, h] @ after[:, h].T
-        low = (o[:, h] @ solved.values["left"][h, :, :rank]) @ (after[:, h] @ solved.values["right"][h, :, :rank]).T
+        low = (o[:, h] @ solved.values["left"][h, :, :rank]) @ (
+            after[:, h] @ solved.values["right"][h, :, :rank]
+        ).T
         error, total = error + ((full - low) ** 2).sum(), total + (full**2).sum()
     assert error / total == pytest.approx(solved.error(rank), abs=1e-4)
 
@@ -163,7 +174,10 @@ def test_errors_fall_with_rank_and_no_method_beats_whitening_on_its_own_moments(
         assert all(a >= b - 1e-12 for a, b in zip(best.errors, best.errors[1:], strict=False))
         for method in rewriter.methods[1:]:
             other = rewriter.solve(network, site, kept, method)
-            assert all(a <= b + 1e-9 for a, b in zip(best.errors, other.errors, strict=True)), (site.name, method)
+            assert all(a <= b + 1e-9 for a, b in zip(best.errors, other.errors, strict=True)), (
+                site.name,
+                method,
+            )
 
 
 # S5
@@ -182,7 +196,9 @@ def test_compensation_never_makes_a_hidden_layer_worse_and_order_is_without_effe
         assert set(order[mixed]) == set(kept)
 
 
-@pytest.mark.parametrize("kind", ["geglu", "swiglu", "gelu", "gelu-approximate", "geglu-approximate", "linear-silu"])
+@pytest.mark.parametrize(
+    "kind", ["geglu", "swiglu", "gelu", "gelu-approximate", "geglu-approximate", "linear-silu"]
+)
 def test_neurons_keep_their_own_value_and_gate(kind, tmp_path):
     torch.manual_seed(0)
     block = FeedForward(6, activation_fn=kind, mult=3).eval()
@@ -194,7 +210,9 @@ def test_neurons_keep_their_own_value_and_gate(kind, tmp_path):
     site = next(s for s in rewriters()["ffn"].sites(holder) if isinstance(s, Site))
     x = torch.randn(300, 6)
     seen = {}
-    hook = block.net[2].register_forward_pre_hook(lambda _, given: seen.update(h=given[0].detach().double().numpy()))
+    hook = block.net[2].register_forward_pre_hook(
+        lambda _, given: seen.update(h=given[0].detach().double().numpy())
+    )
     with torch.inference_mode():
         dense = block(x)
     hook.remove()
@@ -236,13 +254,15 @@ def test_zeros_that_fill_a_rank_up_change_nothing():
 @given(share=st.floats(0.2, 0.95), seed=st.integers(0, 99), multiple=st.sampled_from([1, 2, 8]))
 def test_a_budget_is_spent_and_never_exceeded(share, seed, multiple):
     rng = np.random.default_rng(seed)
-    units = [
-        Unit(
+
+    def unit(k: int) -> Unit:
+        fall = float(rng.uniform(0.5, 4))
+        return Unit(
             name=f"u{k}", size=int(rng.integers(4, 40)) * 8, cost=float(rng.integers(20, 60)), multiple=multiple,
-            error=lambda size, a=float(rng.uniform(0.5, 4)), n=320: float(np.exp(-a * size / n * 4)), weight=float(rng.uniform(0.1, 5)),
-        )
-        for k in range(24)
-    ]  # fmt: skip
+            error=lambda size: float(np.exp(-fall * size / 80)), weight=float(rng.uniform(0.1, 5)),
+        )  # fmt: skip
+
+    units = [unit(k) for k in range(24)]
     total = sum(u.size * u.cost for u in units)
     for allocate in (budgets.spread, budgets.uniform):
         sizes = allocate(units, share * total)
@@ -255,7 +275,10 @@ def test_a_budget_is_spent_and_never_exceeded(share, seed, multiple):
 
 
 def test_who_matters_more_keeps_more():
-    units = [Unit(name=n, size=64, cost=10, multiple=1, error=lambda k: 1 - k / 64, weight=w) for n, w in (("a", 1.0), ("b", 3.0))]
+    units = [
+        Unit(name=n, size=64, cost=10, multiple=1, error=lambda k: 1 - k / 64, weight=w)
+        for n, w in (("a", 1.0), ("b", 3.0))
+    ]
     sizes = budgets.spread(units, 64 * 10)
     assert sizes["b"] > sizes["a"]
 
@@ -281,13 +304,22 @@ def test_stable_diffusion_is_counted_without_memory():
     sites, left = sites_of(network)
     assert not left
     assert sum(s.size * s.params for s in sites) / 1e6 == pytest.approx(242.31, abs=0.02)
-    by_group = {g: sum(s.size * s.params for s in sites if s.group == g) / 1e6 for g in {s.group for s in sites}}
+    by_group = {
+        g: sum(s.size * s.params for s in sites if s.group == g) / 1e6 for g in {s.group for s in sites}
+    }
     assert by_group == pytest.approx(
         {"self-attention QK": 24.78, "self-attention VO": 24.78, "cross-attention QK": 21.98, "cross-attention VO": 21.98, "feed-forward": 148.80},
         abs=0.02,
     )  # fmt: skip
     units = [
-        Unit(name=s.name, size=s.size, cost=s.params, multiple=64 if s.rewriter == "ffn" else 8, error=lambda _: 0.0) for s in sites
+        Unit(
+            name=s.name,
+            size=s.size,
+            cost=s.params,
+            multiple=64 if s.rewriter == "ffn" else 8,
+            error=lambda _: 0.0,
+        )
+        for s in sites
     ]
     # arXiv 2509.21498 speaks of about 100 M fewer; the table is counted, see docs/slimdiff.md.
     for share, kept in ((0.9, 834.7), (0.75, 800.1), (0.587, 760.5), (0.4, 714.1), (0.25, 676.7)):
@@ -300,16 +332,27 @@ def test_stable_diffusion_is_counted_without_memory():
 def test_what_cannot_be_cut_is_left_with_its_reason(network, kept):
     normed = Attention(query_dim=16, heads=2, dim_head=8, qk_norm="rms_norm", eps=1e-6)
     added = Attention(query_dim=16, heads=2, dim_head=8, added_kv_proj_dim=8)
-    crossed = Attention(query_dim=16, heads=2, dim_head=8, cross_attention_dim=8, cross_attention_norm="layer_norm")
+    crossed = Attention(
+        query_dim=16, heads=2, dim_head=8, cross_attention_dim=8, cross_attention_norm="layer_norm"
+    )
     grouped = Attention(query_dim=16, heads=2, dim_head=8, norm_num_groups=4)
     rotary = Attention(query_dim=16, heads=2, dim_head=8)
     rotary.processor = type("HunyuanAttnProcessor2_0", (), {})()
     shared = Attention(query_dim=16, heads=2, dim_head=8, kv_heads=1)
     plain = Attention(query_dim=16, heads=2, dim_head=8)
-    sites, left = sites_of(torch.nn.ModuleDict(locals_of(normed, added, crossed, grouped, rotary, shared, plain)))
+    sites, left = sites_of(
+        torch.nn.ModuleDict(locals_of(normed, added, crossed, grouped, rotary, shared, plain))
+    )
     assert {s.module for s in sites} == {"m6"}
     reasons = {one.module: one.why for one in left}
-    for name, word in (("m0", "norm_q"), ("m1", "added"), ("m2", "norm_cross"), ("m3", "group_norm"), ("m4", "Hunyuan"), ("m5", "shared")):
+    for name, word in (
+        ("m0", "norm_q"),
+        ("m1", "added"),
+        ("m2", "norm_cross"),
+        ("m3", "group_norm"),
+        ("m4", "Hunyuan"),
+        ("m5", "shared"),
+    ):
         assert word in reasons[name]
 
 
@@ -343,7 +386,9 @@ def test_biased_projections_are_cut_exactly(tmp_path):
 def test_prompts_of_every_kind_come_before_any_second_one():
     rng = np.random.default_rng(3)
     centres = np.linalg.qr(rng.standard_normal((16, 8)))[0].T
-    states = np.concatenate([np.repeat(centres[k : k + 1], n, axis=0) for k, n in enumerate((70, 5, 5, 5, 5, 4, 3, 3))])
+    states = np.concatenate(
+        [np.repeat(centres[k : k + 1], n, axis=0) for k, n in enumerate((70, 5, 5, 5, 5, 4, 3, 3))]
+    )
     picked, scores = slim_set(states, 20)
     assert len(set(picked)) == 20
     kinds = [int(np.argmax(centres @ states[k])) for k in picked]
@@ -358,7 +403,9 @@ def test_no_gradient_is_asked_for_and_flags_stay(network, kept):
     assert any(before.values())
     solved = _solved(network, kept)
     with torch.inference_mode(), cut(network, [(s, max(s.site.size // 2, 1)) for s in solved], kept):
-        flags = {p.requires_grad for m in network.modules() if isinstance(m, SlimAttention) for p in m.parameters()}
+        flags = {
+            p.requires_grad for m in network.modules() if isinstance(m, SlimAttention) for p in m.parameters()
+        }
         assert flags == {True}
     assert {n: p.requires_grad for n, p in network.named_parameters()} == before
     assert all(p.grad is None for p in network.parameters())
@@ -366,7 +413,10 @@ def test_no_gradient_is_asked_for_and_flags_stay(network, kept):
 
 def test_a_cut_network_is_whole_again_after_a_failure(network, kept):
     solved, dense = _solved(network, kept), run(network, inputs())
-    with pytest.raises(ZeroDivisionError), cut(network, [(s, max(s.site.size // 2, 1)) for s in solved], kept):
+    with (
+        pytest.raises(ZeroDivisionError),
+        cut(network, [(s, max(s.site.size // 2, 1)) for s in solved], kept),
+    ):
         assert apart(run(network, inputs()), dense) > 0
         raise ZeroDivisionError
     assert (run(network, inputs()) == dense).all()
@@ -392,7 +442,11 @@ def test_a_slimmed_network_is_kept_and_loaded(network, kept, tmp_path):
 
 
 def test_moments_are_the_same_however_their_memory_is_split(network, tmp_path):
-    taps = [t for s in sites_of(network)[0] for t in rewriters()[s.rewriter].taps(network, s, rewriters()[s.rewriter].methods[0])]
+    taps = [
+        t
+        for s in sites_of(network)[0]
+        for t in rewriters()[s.rewriter].taps(network, s, rewriters()[s.rewriter].methods[0])
+    ]
     groups = in_groups(taps, 0.05)
     assert len(groups) > 3
     assert [t for g in groups for t in g] == taps
@@ -413,7 +467,13 @@ def test_values_that_are_not_finite_end_calibration(network):
     broken = copy.deepcopy(network)
     with torch.no_grad():
         broken.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight[0, 0] = float("nan")
-    tap = Tap(name="q", module="mid_block.attentions.0.transformer_blocks.0.attn1.to_q", side="out", blocks=2, width=48)
+    tap = Tap(
+        name="q",
+        module="mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
+        side="out",
+        blocks=2,
+        width=48,
+    )
     sums = SecondMoments([tap], tokens=0, seed=0)
     sums.weight = 1.0
     with pytest.raises(ContractError, match="not finite"), torch.inference_mode(), sums.watching(broken):
@@ -421,6 +481,18 @@ def test_values_that_are_not_finite_end_calibration(network):
 
 
 def test_a_tap_that_nothing_runs_through_is_told(network, tmp_path: Path):
-    sums = SecondMoments([Tap(name="q", module="mid_block.attentions.0.transformer_blocks.0.attn1.to_q", side="out", blocks=2, width=48)], tokens=0, seed=0)
+    sums = SecondMoments(
+        [
+            Tap(
+                name="q",
+                module="mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
+                side="out",
+                blocks=2,
+                width=48,
+            )
+        ],
+        tokens=0,
+        seed=0,
+    )
     with pytest.raises(ContractError, match="nothing ran through"):
         sums.save(tmp_path)

@@ -50,7 +50,9 @@ class Variant:
             RecipeError: It is in segments, and none is named.
         """
         if self.plan and not segment:
-            what = "is a pipeline that makes pictures" if self.plan == "diffusion" else "grows while it serves"
+            what = (
+                "is a pipeline that makes pictures" if self.plan == "diffusion" else "grows while it serves"
+            )
             raise RecipeError(
                 f"variant {self.name}: {what}, it is no one file that an engine opens",
                 hint="edgekit compile measures it; an app opens it with load().",

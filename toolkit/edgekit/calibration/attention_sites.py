@@ -53,7 +53,9 @@ def solved_product(site: Site, method: str, factors: Factors, left: Matrix, righ
     sizes = sorted({*range(step, site.size + 1, step), site.size})
     errors = product_errors(factors, left, right, sizes)
     values = {"left": factors.left, "right": factors.right}
-    return Solved(site=site, method=method, sizes=tuple(sizes), errors=tuple(map(float, errors)), values=values)
+    return Solved(
+        site=site, method=method, sizes=tuple(sizes), errors=tuple(map(float, errors)), values=values
+    )
 
 
 def decomposed(method: str, *, moments: tuple[Matrix, Matrix], weights: tuple[Matrix, Matrix]) -> Factors:
@@ -76,7 +78,8 @@ def decomposed(method: str, *, moments: tuple[Matrix, Matrix], weights: tuple[Ma
 
 
 def _product_of_diagonals(left: Matrix, right: Matrix) -> Matrix:
-    return np.sqrt(np.einsum("hii->hi", left) * np.einsum("hii->hi", right))
+    found: Matrix = np.sqrt(np.einsum("hii->hi", left) * np.einsum("hii->hi", right))
+    return found
 
 
 def factored(layer: Any, factors: NDArray[np.float64], heads: int, *, scale: float = 1.0) -> Any:

@@ -88,7 +88,9 @@ def fitted(units: Sequence[Unit], wanted: Mapping[str, float], budget: float) ->
     """Return wanted sizes in whole multiples: rounded down, then up again by the largest remainder while the budget lasts."""
     ordered = sorted(units, key=lambda u: u.name)
     sizes = {
-        u.name: u.size if wanted[u.name] >= u.size else max(int(wanted[u.name] // u.multiple) * u.multiple, u.least)
+        u.name: u.size
+        if wanted[u.name] >= u.size
+        else max(int(wanted[u.name] // u.multiple) * u.multiple, u.least)
         for u in ordered
     }
     left = budget - sum(sizes[u.name] * u.cost for u in ordered)

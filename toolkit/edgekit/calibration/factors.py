@@ -78,14 +78,15 @@ def product_errors(factors: Factors, left: Matrix, right: Matrix, ranks: Sequenc
     for rank in ranks:
         gone = eye - factors.left[..., :rank] @ np.swapaxes(factors.right[..., :rank], -1, -2)
         found.append(float(np.einsum("hij,hij->", left @ gone, gone @ right)) / total)
-    return np.maximum(np.array(found), 0)
+    errors: Matrix = np.maximum(np.array(found, np.float64), 0)
+    return errors
 
 
 def ridge_leverage(moment: Matrix, sizes: Sequence[int]) -> Matrix:
     """Return each neuron's ridge leverage `[C (C + l I)^-1]_ii`, (len(sizes), d), with l the mean tail beyond each size."""
     values, vectors = np.linalg.eigh(moment)
-    values = np.maximum(values[::-1], 0)
-    squared = vectors[:, ::-1] ** 2
+    values = np.maximum(values[::-1], 0.0)
+    squared: Matrix = np.square(vectors[:, ::-1], dtype=np.float64)
     found = []
     for size in sizes:
         ridge = values[size:].sum() / max(size, 1)
@@ -99,7 +100,9 @@ def compensated(moment: Matrix, kept: Order, after: Matrix) -> Matrix:
     """Return the second layer's matrix (kept, out) that makes up for the neurons that are gone: `(C_JJ + m I)^-1 C_J: W`."""
     inner = moment[np.ix_(kept, kept)]
     ridge = _RIDGE * float(np.trace(inner)) / len(kept)
-    solved: Matrix = np.linalg.solve(inner + ridge * np.eye(len(kept)), moment[kept] @ after)
+    solved: Matrix = np.asarray(
+        np.linalg.solve(inner + ridge * np.eye(len(kept)), moment[kept] @ after), np.float64
+    )
     return solved
 
 

@@ -135,7 +135,7 @@ class SecondMoments:
                 )
             buffer = io.BytesIO()
             np.save(buffer, (self._sums[name] / self._counts[name]).cpu().numpy())
-            write_bytes(folder / file_name(name), buffer.getbuffer())
+            write_bytes(folder / file_name(name), buffer.getvalue())
         write_json(folder / "rows.json", self.rows)
 
 

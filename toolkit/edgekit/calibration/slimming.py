@@ -94,7 +94,9 @@ class Solution:
         return sum(s.size * cost[n] for n, s in self.sites.items())
 
 
-def solution_of(network: Any, walk: Walk, probe: Walk, how: Slimming, *, keep: Keep, key: Mapping[str, Any]) -> Solution:
+def solution_of(
+    network: Any, walk: Walk, probe: Walk, how: Slimming, *, keep: Keep, key: Mapping[str, Any]
+) -> Solution:
     """Return the moments, decompositions and weights of a network.
 
     Args:
@@ -110,7 +112,9 @@ def solution_of(network: Any, walk: Walk, probe: Walk, how: Slimming, *, keep: K
     found = moments_of(network, sites, walk, how, keep=keep, key=key)
     solved = {}
     for site in watched("decompositions", sites, len(sites)):
-        solved[site.name] = _solved(network, site, methods[site.rewriter], found.moments, keep, {**key, "moments": found.key})
+        solved[site.name] = _solved(
+            network, site, methods[site.rewriter], found.moments, keep, {**key, "moments": found.key}
+        )
     base = Solution(
         sites={s.name: s for s in sites}, left=tuple(left), solved=solved, macs=_macs(sites, found.rows),
         weights={s.name: 1.0 for s in sites}, moments=found.moments,
@@ -140,7 +144,10 @@ def moments_of(
     """
     taps: dict[str, Tap] = {}
     for site in sites:
-        taps |= {t.name: t for t in rewriters()[site.rewriter].taps(network, site, METHODS[how.method][site.rewriter])}
+        taps |= {
+            t.name: t
+            for t in rewriters()[site.rewriter].taps(network, site, METHODS[how.method][site.rewriter])
+        }
     groups = in_groups(list(taps.values()), how.memory_mb)
     said = {"tokens": how.tokens, "record": how.record, "log": how.log_weights, "seed": how.seed}
     folders = []
@@ -196,7 +203,9 @@ def _macs(sites: Sequence[Site], rows: Mapping[str, int]) -> dict[str, float]:
     for site in sites:
         own = {"qk": "q", "vo": "o", "ffn": "h"}[site.rewriter]
         left, context = rows[f"{site.module}:{own}"], rows.get(f"{site.module}:k", 0)
-        found[site.name] = float(site.per_row * left + site.per_context * context + site.per_pair * left * context)
+        found[site.name] = float(
+            site.per_row * left + site.per_context * context + site.per_pair * left * context
+        )
     return found
 
 
@@ -205,14 +214,23 @@ def propagation(
 ) -> dict[str, float]:
     """Return how much the probe's error grows with each group's own: the group alone is cut to half, nothing else."""
     seen = Seen()
-    dense = walked(network, probe, seen=seen, record=evenly(4, probe.schedule.steps)) if kind == "trajectory" else None
+    dense = (
+        walked(network, probe, seen=seen, record=evenly(4, probe.schedule.steps))
+        if kind == "trajectory"
+        else None
+    )
     strength = 1.0 if kind == "plain" else None
     wanted = None
     if dense is None:
         # Latents of a short walk are where the answers are compared.
         walked(network, probe, seen=seen, record=evenly(4, probe.schedule.steps))
         wanted = answers_at(network, probe, seen, guidance=strength)
-    said = {"probe": kind, "pictures": list(probe.seeds), "steps": probe.schedule.steps, "guidance": probe.guidance}
+    said = {
+        "probe": kind,
+        "pictures": list(probe.seeds),
+        "steps": probe.schedule.steps,
+        "guidance": probe.guidance,
+    }
     found = {}
     for name in watched("what each group matters", sorted(base.sites), len(base.sites)):
         site, solved = base.sites[name], base.solved[name]
@@ -333,7 +351,10 @@ def table(solution: Solution, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return a row for each kind of group: parameters before and after, and the share that is left."""
     rows: dict[str, dict[str, Any]] = {}
     for name, site in solution.sites.items():
-        row = rows.setdefault(site.group, {"group": site.group, "sites": 0, "params": 0, "kept": 0, "macs": 0.0, "kept_macs": 0.0})
+        row = rows.setdefault(
+            site.group,
+            {"group": site.group, "sites": 0, "params": 0, "kept": 0, "macs": 0.0, "kept_macs": 0.0},
+        )
         row["sites"] += 1
         row["params"] += site.size * site.params
         row["kept"] += sizes[name] * site.params

@@ -13,7 +13,9 @@ from edgekit.cli.screen import drawn, reporting, show_json
 @click.command("run")
 @click.argument("bundle")
 @click.argument("source", required=False)
-@click.option("--prompt", "prompts", multiple=True, help="What a picture shall show; several times for several.")
+@click.option(
+    "--prompt", "prompts", multiple=True, help="What a picture shall show; several times for several."
+)
 @click.option("--negative", default="", help="What it shall not show.")
 @click.option("--seed", default=0, help="Of its noise: the same seed gives the same picture.")
 @click.option("--steps", default=0, help="Of the sampler; the bundle's where 0.")
@@ -49,7 +51,9 @@ def command(
         _paint(bundle, output, variant, threads, trusted_key, as_json=as_json, **words)
         return
     if source is None or words["prompts"]:
-        raise click.UsageError("Give one of SOURCE (of a model that takes frames) and --prompt (of one that makes pictures).")
+        raise click.UsageError(
+            "Give one of SOURCE (of a model that takes frames) and --prompt (of one that makes pictures)."
+        )
     from edgekit.runtime.serve import run_source
 
     with drawn():
@@ -85,10 +89,21 @@ def _paint(
     from edgekit.runtime.serve import run_prompts
 
     with drawn():
-        done = run_prompts(bundle, output=output, variant=variant, threads=threads, trusted_key=trusted_key, **words)
+        done = run_prompts(
+            bundle, output=output, variant=variant, threads=threads, trusted_key=trusted_key, **words
+        )
     if as_json:
-        show_json({"variant": done.variant, "pictures": done.answers, "written": done.written, "median_ms": done.median_ms})
+        show_json(
+            {
+                "variant": done.variant,
+                "pictures": done.answers,
+                "written": done.written,
+                "median_ms": done.median_ms,
+            }
+        )
         return
     for row in done.answers:
         click.echo(f"{row['file']}: {row['prompt']} (seed {row['seed']}, {row['steps']} steps)")
-    click.echo(f"{done.variant}, {done.median_ms:.0f} ms a picture from prompt to pixels (median of {len(done.answers)})")
+    click.echo(
+        f"{done.variant}, {done.median_ms:.0f} ms a picture from prompt to pixels (median of {len(done.answers)})"
+    )

@@ -81,5 +81,8 @@ def write_png(path: Path, image: NDArray[np.uint8]) -> None:
     with resource_errors(path):
         write_bytes(
             path,
-            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)) + chunk(b"IEND", b""),
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", head)
+            + chunk(b"IDAT", zlib.compress(rows.tobytes(), 6))
+            + chunk(b"IEND", b""),
         )

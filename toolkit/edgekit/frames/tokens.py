@@ -8,6 +8,7 @@ lower-cased byte pair encoding between a start and an end token) with GPT-2's pr
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
 import unicodedata
@@ -65,7 +66,7 @@ class Tokens:
         letters = [byte_letters()[b] for b in word.encode()]
         parts = [*letters[:-1], f"{letters[-1]}</w>"]
         while len(parts) > 1:
-            pairs = list(zip(parts, parts[1:], strict=False))
+            pairs = list(itertools.pairwise(parts))
             best = min(pairs, key=lambda p: self.ranks.get(p, len(self.ranks)))
             if best not in self.ranks:
                 break
@@ -117,12 +118,19 @@ def read_tokens(folder: Path, *, length: int, pad: str = END) -> Tokens:
     """
     try:
         ids, pairs = _files(folder)
-        if any(len(p) != 2 for p in pairs) or not {START, END, pad} <= set(ids) or length < 3:
-            raise ValueError("it is no CLIP vocabulary")
-        ranks = {(p[0], p[1]): k for k, p in enumerate(pairs)}
-        return Tokens(ids=ids, ranks=ranks, length=length, pad=int(ids[pad]))
+        ranks = {(a, b): k for k, (a, b) in enumerate(pairs)}
+        found = Tokens(ids=ids, ranks=ranks, length=length, pad=int(ids[pad]))
+        # A prompt begins and ends with these; without room for more it says nothing.
+        fault = "" if {START, END} <= set(ids) and length > 2 else "it is no CLIP vocabulary"
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise VerificationError(f"{folder}: no tokenizer is there ({error})", hint="Fetch it again.") from error
+        raise _no_tokenizer(folder, str(error)) from error
+    if fault:
+        raise _no_tokenizer(folder, fault)
+    return found
+
+
+def _no_tokenizer(folder: Path, why: str) -> VerificationError:
+    return VerificationError(f"{folder}: no tokenizer is there ({why})", hint="Fetch it again.")
 
 
 def _files(folder: Path) -> tuple[dict[str, int], list[tuple[str, ...]]]:

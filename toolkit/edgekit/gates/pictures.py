@@ -24,13 +24,17 @@ class Pictures:
         found, words, detail = _error(paints) if key == "latent_error" else _drop(paints)
         if found is None:
             return Verdict(gate=key, limit=limit, found="-", state="not judged", detail=detail)
-        return Verdict(gate=key, limit=limit, found=words, state="pass" if found <= limit else "fail", detail=detail)
+        return Verdict(
+            gate=key, limit=limit, found=words, state="pass" if found <= limit else "fail", detail=detail
+        )
 
 
 def _error(paints: Paints) -> tuple[float | None, str, str]:
     if not paints.errors:
         return None, "", "there are no held-out prompts"
-    detail = f"mean of {len(paints.errors)} held-out prompts, {min(paints.errors):.2g} to {max(paints.errors):.2g}"
+    detail = (
+        f"mean of {len(paints.errors)} held-out prompts, {min(paints.errors):.2g} to {max(paints.errors):.2g}"
+    )
     return paints.error, f"{paints.error:.3g}", detail
 
 

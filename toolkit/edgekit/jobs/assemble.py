@@ -67,7 +67,9 @@ def write_bundle(
         name=ask.checked.name,
         contract=network.contract,
         variants=[
-            variant_of(ask, one, plan="progressive", file=FILE) if one.wanted.plain in chains else variant_of(ask, one)
+            variant_of(ask, one, plan="progressive", file=FILE)
+            if one.wanted.plain in chains
+            else variant_of(ask, one)
             for one in lowered
         ],
         facts=facts(ask, outcome, lowered),

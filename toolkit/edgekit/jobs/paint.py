@@ -81,7 +81,11 @@ def paint_work(ask: Ask) -> PaintWork:
     scene = scene_of(ask)
     loaded = load_scene(ask, scene)
     networks = run_passes(
-        ask, loaded.network, None, scene=scene, recorded=lambda network: recorded(ask, scene, network, RECORDED)
+        ask,
+        loaded.network,
+        None,
+        scene=scene,
+        recorded=lambda network: recorded(ask, scene, network, RECORDED),
     )
     dense_network = networks.dense or networks.float32
     judged = ask.checked.recipe.diffusion.judged if ask.checked.recipe.diffusion else 0
@@ -96,7 +100,9 @@ def paint_work(ask: Ask) -> PaintWork:
     choice = choose(ask, networks, None, refused=refused)
     for one in (choice.chosen, *choice.others):
         # The gallery of another style of the same name may stand there.
-        seen[one.wanted.plain] = gallery(ask, scene, networks.float32, one, judged=judged if one is choice.chosen else 0)
+        seen[one.wanted.plain] = gallery(
+            ask, scene, networks.float32, one, judged=judged if one is choice.chosen else 0
+        )
     return PaintWork(
         ask=ask, scene=scene, loaded=loaded, networks=networks, choice=choice, dense=dense, pictures=seen,
         ratio=_ratio(ask, networks, choice),
@@ -177,7 +183,9 @@ def _verdicts(work: PaintWork, paints: Paints) -> tuple[Verdict, ...]:
         why_no_accuracy="a pipeline's pictures are judged by latent_error and task_drop",
     )  # fmt: skip
     gates = gate_keys()
-    return tuple(gates[k].judge(k, v, evidence) for k, v in sorted(ask.checked.gates(ask.profile.name).items()))
+    return tuple(
+        gates[k].judge(k, v, evidence) for k, v in sorted(ask.checked.gates(ask.profile.name).items())
+    )
 
 
 def write_paint(folder: Path, work: PaintWork, outcome: Outcome) -> Outcome:
@@ -195,14 +203,21 @@ def write_paint(folder: Path, work: PaintWork, outcome: Outcome) -> Outcome:
     _golden(bundle, work)
     contract = replace(network.contract, answers=Answers(task="generate", classes=scene.pipeline.labels))
     finish_bundle(
-        bundle, name=ask.checked.name, contract=contract, variants=variants, facts=facts(ask, outcome, kept), sign_key=ask.sign_key
+        bundle,
+        name=ask.checked.name,
+        contract=contract,
+        variants=variants,
+        facts=facts(ask, outcome, kept),
+        sign_key=ask.sign_key,
     )
     slimmed = network.graphs["main"].path.parent / FOLDER
     if slimmed.is_dir():
         shutil.copytree(slimmed, folder / FOLDER)
     watcher().phase("report")
     chosen = work.pictures[work.choice.chosen.wanted.plain]
-    png = sheet(scene.held_out, {"as it came": work.dense.images, "here": chosen.images}, folder / "sheet.png")
+    png = sheet(
+        scene.held_out, {"as it came": work.dense.images, "here": chosen.images}, folder / "sheet.png"
+    )
     write_json(folder / "report.json", report_data(outcome))
     write_text(folder / "report.html", html_report(outcome, sheet=base64.b64encode(png).decode()))
     write_text(folder / "report.md", markdown_report(outcome))
@@ -217,7 +232,8 @@ def _golden(bundle: Path, work: PaintWork) -> None:
         made = open_.paint(prompts, seed=_GOLDEN_SEED)
     folder = bundle / "golden"
     folder.mkdir()
-    write_json(folder / "golden.json", {"prompts": list(prompts), "seed": _GOLDEN_SEED, "variant": one.wanted.plain})
+    write_json(
+        folder / "golden.json", {"prompts": list(prompts), "seed": _GOLDEN_SEED, "variant": one.wanted.plain}
+    )
     np.save(folder / "latents.npy", made.latents)
     np.save(folder / "images.npy", made.images)
-

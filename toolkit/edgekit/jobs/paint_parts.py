@@ -69,7 +69,11 @@ def place_parts(folder: Path, scene: Scene, network: Network, parts: Mapping[str
         shutil.copytree(lowered.artifact.folder, folder / name)
         main = folder / name / lowered.artifact.main.name
         contract = part_network(network, name).contract
-        beside = {p.relative_to(folder).as_posix(): digest_file(p) for p in sorted((folder / name).iterdir()) if p != main}
+        beside = {
+            p.relative_to(folder).as_posix(): digest_file(p)
+            for p in sorted((folder / name).iterdir())
+            if p != main
+        }
         segments[name] = Segment(
             name=name, file=main.relative_to(folder).as_posix(), sha256=digest_file(main), beside=beside,
             size=sum(p.stat().st_size for p in (folder / name).iterdir()),
@@ -98,7 +102,11 @@ def painting(folder: Path, like: Artifact, *, watch: Any = None) -> Iterator[Pai
     """
     plan = diffusion_from(json.loads((folder / FILE).read_text()), where=str(folder / FILE))
     backend = pick("backends", like.backend, what="backend")
-    tokens = read_tokens(folder / TOKENIZER, length=plan.length, pad=plan.pad) if plan.conditions == "text" else None
+    tokens = (
+        read_tokens(folder / TOKENIZER, length=plan.length, pad=plan.pad)
+        if plan.conditions == "text"
+        else None
+    )
     sessions = {n: backend.open(replace(like, main=folder / s.file)) for n, s in plan.parts.items()}
     if watch:
         sessions[NETWORK] = watch(sessions[NETWORK])

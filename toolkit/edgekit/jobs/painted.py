@@ -98,7 +98,9 @@ def gallery(ask: Ask, scene: Scene, network: Network, one: Lowered, *, judged: i
 
     folder = ask.cache.step("gallery", inputs, make)
     return Gallery(
-        shown=restore(folder / "shown.json", Shown), latents=np.load(folder / "latents.npy"), images=np.load(folder / "images.npy")
+        shown=restore(folder / "shown.json", Shown),
+        latents=np.load(folder / "latents.npy"),
+        images=np.load(folder / "images.npy"),
     )
 
 
@@ -131,7 +133,9 @@ def judge_session(path: Path) -> tuple[tuple[str, ...], Any]:
     declared = declared_by(metadata_of(model), (), ())
     names = declared.answers.classes if declared.answers else ()
     if not names:
-        raise RecipeError(f"{path}: says no class names", hint="Write them as metadata `names`: {0: cat, 1: dog}.")
+        raise RecipeError(
+            f"{path}: says no class names", hint="Write them as metadata `names`: {0: cat, 1: dog}."
+        )
     ort = need("onnxruntime", extra="host")
     return names, ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
@@ -142,9 +146,9 @@ def judged_as(session: Any, images: NDArray[np.uint8]) -> NDArray[np.intp]:
     side = given.shape[2:]
     found = []
     for image in images:
-        if isinstance(side[0], int) and image.shape[:2] != tuple(side):
-            image = need("cv2", extra="host").resize(image, tuple(side[::-1]))
-        pixels = image.transpose(2, 0, 1)[None].astype(np.float32) / 255
+        other = isinstance(side[0], int) and image.shape[:2] != tuple(side)
+        fitting = need("cv2", extra="host").resize(image, tuple(side[::-1])) if other else image
+        pixels = fitting.transpose(2, 0, 1)[None].astype(np.float32) / 255
         found.append(int(session.run(None, {given.name: pixels})[0].ravel().argmax()))
     return np.array(found)
 
@@ -207,9 +211,10 @@ def sheet(prompts: Sequence[str], rows: Mapping[str, NDArray[np.uint8]], path: P
     lines = []
     for images in rows.values():
         large = [np.kron(i, np.ones((scale, scale, 1), np.uint8)) for i in images[:count]]
-        lines.append(np.concatenate([np.pad(i, ((2, 2), (2, 2), (0, 0)), constant_values=255) for i in large], axis=1))
+        lines.append(
+            np.concatenate([np.pad(i, ((2, 2), (2, 2), (0, 0)), constant_values=255) for i in large], axis=1)
+        )
     _, data = cv2.imencode(".png", np.concatenate(lines)[..., ::-1])
     write_bytes(path, data.tobytes())
     png: bytes = data.tobytes()
     return png
-

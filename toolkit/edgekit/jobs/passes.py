@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +97,35 @@ def _step(
 ) -> Change:  # fmt: skip
     one = pick("passes", step.name, what="pass")
     network = done.half or done.float32
-    inputs = {
+
+    def make(folder: Path) -> None:
+        watcher().phase(step.name)
+        in_torch = one.recodes or one.works_on == "torch"
+        context = (
+            _torch_context(ask, folder, network, data, coding, given)
+            if in_torch
+            else _context(ask, folder, network, data, given)
+        )
+        change = one.run(network, step.settings, context)
+        _check_contract(step.name, network, change, recodes=one.recodes)
+        graphs = {n: replace(g, path=Path(g.path.name)) for n, g in change.network.graphs.items()}
+        for name, graph in change.network.graphs.items():
+            if not (folder / graph.path.name).exists():
+                (folder / graph.path.name).write_bytes(graph.path.read_bytes())
+                graphs[name] = Graph(path=Path(graph.path.name), sha256=graph.sha256)
+        store(folder / "change.json", replace(change, network=replace(change.network, graphs=graphs)))
+
+    folder = ask.cache.step("pass", _key(ask, step, done, data, coding, given), make)
+    change = restore(folder / "change.json", Change)
+    return replace(change, network=placed(change.network, folder))
+
+
+def _key(
+    ask: Ask, step: Step, done: Networks, data: Data | None, coding: Mapping[str, Any] | None, given: _Given
+) -> dict[str, Any]:  # fmt: skip
+    """Return everything that decides what a pass makes."""
+    one, network = pick("passes", step.name, what="pass"), done.half or done.float32
+    inputs: dict[str, Any] = {
         "pass": step.name, "settings": step.settings, "graphs": {n: g.sha256 for n, g in network.graphs.items()},
         "contract": network.contract, "plan": done.plan, "code": versions.code(),
         "tools": versions.versions("onnx", "onnxruntime", "openvino", "onnxslim", "numpy"),
@@ -119,33 +146,17 @@ def _step(
         inputs["metric"], inputs["machine"] = metric_of(ask, data) if data else "", machine_key(ask)
         inputs["guard"] = data.guard_digest if data else ""
         inputs["judge"] = judge_of(ask)
+    return inputs
 
-    def make(folder: Path) -> None:
-        watcher().phase(step.name)
-        opset = ask.checked.recipe.export.opset
-        context = (
-            Context(
-                out=folder, sensor=data.sensor if data else None, coding=coding, grown=given.grown, opset=opset,
-                scene=given.scene, step=ask.cache.step,
-                time=_timer(ask, network, None) if given.scene and _prices_here(ask) else None,
-            )
-            if one.recodes or one.works_on == "torch"
-            else _context(ask, folder, network, data, given)
-        )  # fmt: skip
-        change = one.run(network, step.settings, context)
-        _check_contract(step.name, network, change, recodes=one.recodes)
-        graphs = {n: replace(g, path=Path(g.path.name)) for n, g in change.network.graphs.items()}
-        for name, graph in change.network.graphs.items():
-            if not (folder / graph.path.name).exists():
-                (folder / graph.path.name).write_bytes(graph.path.read_bytes())
-                graphs[name] = Graph(path=Path(graph.path.name), sha256=graph.sha256)
-        for left in folder.glob("try*"):
-            shutil.rmtree(left)
-        store(folder / "change.json", replace(change, network=replace(change.network, graphs=graphs)))
 
-    folder = ask.cache.step("pass", inputs, make)
-    change = restore(folder / "change.json", Change)
-    return replace(change, network=placed(change.network, folder))
+def _torch_context(
+    ask: Ask, folder: Path, network: Network, data: Data | None, coding: Mapping[str, Any] | None, given: _Given
+) -> Context:  # fmt: skip
+    return Context(
+        out=folder, sensor=data.sensor if data else None, coding=coding, grown=given.grown, opset=ask.checked.recipe.export.opset,
+        scene=given.scene, step=ask.cache.step,
+        time=_timer(ask, network, None) if given.scene and _prices_here(ask) else None,
+    )  # fmt: skip
 
 
 def scene_key(scene: Scene) -> Any:

@@ -29,7 +29,10 @@ def picture_scores(
     """
     found: dict[str, float] = {}
     why: dict[str, str] = {}
-    for name, take in {"clip_score": lambda: _clip(images, prompts), "fid": lambda: _fid(images, dense)}.items():
+    for name, take in {
+        "clip_score": lambda: _clip(images, prompts),
+        "fid": lambda: _fid(images, dense),
+    }.items():
         _take(name, take, found, why)
     return found, why
 

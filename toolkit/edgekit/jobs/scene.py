@@ -18,7 +18,7 @@ from edgekit.core.watch import steps, watcher
 from edgekit.forms.read import read_text
 from edgekit.forms.stored import restore, store
 from edgekit.graph.cost import cost_of
-from edgekit.graph.onnx_file import inputs_of, outputs_of, read_onnx, save_onnx
+from edgekit.graph.onnx_file import inputs_of, outputs_of, save_onnx
 from edgekit.graph.static import slim
 from edgekit.graph.walk import name_nodes
 from edgekit.jobs.ask import Ask
@@ -121,7 +121,8 @@ def refuse_pipeline(ask: Ask) -> None:
     part = ask.checked.recipe.diffusion
     if part and part.judge and not ask.checked.beside(part.judge).is_file():
         raise RecipeError(
-            f"{ask.checked.path}: diffusion.judge: {part.judge}: no such file", hint="Give an ONNX classifier of pictures."
+            f"{ask.checked.path}: diffusion.judge: {part.judge}: no such file",
+            hint="Give an ONNX classifier of pictures.",
         )
     _refuse_size(scene.pipeline)
 
@@ -192,7 +193,9 @@ def _export(folder: Path, scene: Scene, batch: int) -> Loaded:
     from edgekit.export.diffusion_onnx import part_parity, part_to_onnx
 
     pipeline, graphs, worst = scene.pipeline, {}, 0.0
-    for name, module, inputs, output in steps("export", _modules(scene, batch), 1 + pipeline.decodes + (pipeline.conditions == "text")):
+    for name, module, inputs, output in steps(
+        "export", _modules(scene, batch), 1 + pipeline.decodes + (pipeline.conditions == "text")
+    ):
         model = slim(part_to_onnx(module, inputs, output, opset=scene.opset), where=f"{pipeline.what} {name}")
         name_nodes(model.graph)
         path = folder / f"{name}.onnx"

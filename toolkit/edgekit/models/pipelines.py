@@ -90,7 +90,9 @@ def find_pipeline(given: str, *, beside: Path) -> Path:
         return folder
     if len(Path(given).parts) == 2 and not given.startswith((".", "/")):
         return _from_hub(given, folder)
-    raise RecipeError(f"model.pipeline: {folder}: no such folder", hint=suggestion(given, shipped_pipelines()))
+    raise RecipeError(
+        f"model.pipeline: {folder}: no such folder", hint=suggestion(given, shipped_pipelines())
+    )
 
 
 def _from_hub(name: str, folder: Path) -> Path:
@@ -98,7 +100,7 @@ def _from_hub(name: str, folder: Path) -> Path:
     try:
         return Path(diffusers.DiffusionPipeline.download(name, use_safetensors=True))
     # The hub's own errors are many, and of several packages.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise RecipeError(
             f"model.pipeline: {folder}: no such folder, and the hub gives no {name!r} ({type(error).__name__})",
             hint="Give the path of a pipeline's folder, or run with a network once.",
@@ -239,7 +241,9 @@ def answer(network: Any, pipeline: Pipeline, x: NDArray[np.float32], t: int, con
     """
     torch = need("torch", extra="diffusion")
     with torch.inference_mode():
-        found = called(network, pipeline, torch.from_numpy(x), torch.full((1,), float(t)), torch.from_numpy(condition))
+        found = called(
+            network, pipeline, torch.from_numpy(x), torch.full((1,), float(t)), torch.from_numpy(condition)
+        )
     return found.numpy()
 
 

@@ -34,7 +34,7 @@ class SlimAttention(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.to_q, self.to_k, self.to_v = to_q, to_k, to_v
-        self.to_out = nn.ModuleList([to_out])
+        self.to_out = nn.ModuleList([to_out])  # a list, as in diffusers: the weights keep their names
         self.heads, self.divisor, self.residual = heads, divisor, residual
 
     @property
@@ -63,11 +63,14 @@ class SlimAttention(nn.Module):
         query, key, value = (self._by_head(t) for t in (query, key, value))
         mask = None if attention_mask is None else attention_mask[:, None]
         found = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        found = self.to_out[0](found.transpose(1, 2).flatten(2))
-        return (found + hidden_states if self.residual else found) / self.divisor
+        given: torch.Tensor = self.to_out[0](found.transpose(1, 2).flatten(2))
+        if self.residual:
+            given = given + hidden_states
+        return given / self.divisor if self.divisor != 1 else given
 
     def _by_head(self, values: torch.Tensor) -> torch.Tensor:
-        return values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        split: torch.Tensor = values.unflatten(-1, (self.heads, -1))
+        return split.transpose(1, 2)
 
 
 def why_not(attention: Any) -> str:
@@ -135,13 +138,14 @@ def with_neurons(block: Any, first: nn.Linear, second: nn.Linear) -> Any:
 
 def shaped_attention(attention: Any, qk_rank: int, vo_rank: int) -> SlimAttention:
     """Return an attention with these ranks and values of no meaning; 0 keeps a rank."""
-    one, layers = slim_from(attention), {}
+    one = slim_from(attention)
+    layers: dict[str, nn.Linear] = {}
     if qk_rank:
         wide = qk_rank * one.heads
         layers |= {"to_q": _fresh(one.to_q, outputs=wide), "to_k": _fresh(one.to_k, outputs=wide)}
     if vo_rank:
         wide = vo_rank * one.heads
-        layers |= {"to_v": _fresh(one.to_v, outputs=wide), "to_out": _fresh(one.to_out[0], inputs=wide)}
+        layers |= {"to_v": _fresh(one.to_v, outputs=wide), "to_out": _fresh(_out_of(one), inputs=wide)}
     return with_layers(one, **layers)
 
 
@@ -152,7 +156,15 @@ def shaped_feed_forward(block: Any, width: int) -> Any:
     return with_neurons(block, _fresh(first, outputs=width * parts), _fresh(second, inputs=width))
 
 
+def _out_of(attention: SlimAttention) -> nn.Linear:
+    found = attention.to_out[0]
+    assert isinstance(found, nn.Linear)
+    return found
+
+
 def _fresh(layer: nn.Linear, *, outputs: int = 0, inputs: int = 0) -> nn.Linear:
     place = layer.weight.device
     weight = torch.zeros(outputs or layer.out_features, inputs or layer.in_features, device=place)
-    return linear(weight, None if layer.bias is None else torch.zeros(weight.shape[0], device=place), like=layer)
+    return linear(
+        weight, None if layer.bias is None else torch.zeros(weight.shape[0], device=place), like=layer
+    )

@@ -53,7 +53,8 @@ def load_slim(folder: Path) -> Any:
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise RecipeError(
-            f"{folder}: no slimmed network is there ({first})", hint="Take the folder that the pass wrote, whole."
+            f"{folder}: no slimmed network is there ({first})",
+            hint="Take the folder that the pass wrote, whole.",
         ) from error
     return network.eval().requires_grad_(requires_grad=False)
 

@@ -70,7 +70,7 @@ class Scene:
 
 
 def _not_kept(name: str, inputs: dict[str, Any], make: Callable[[Path], None]) -> Path:
-    raise RuntimeError(f"{name}: no cache was given for {sorted(inputs)}")
+    raise RuntimeError(f"{name}: no cache was given to {make} for {sorted(inputs)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,7 +106,8 @@ class SlimDiff:
         """
         if context.scene is None:
             raise RecipeError(
-                "passes.slimdiff: the model is no diffusion pipeline", hint="Give model.pipeline, or leave the pass out."
+                "passes.slimdiff: the model is no diffusion pipeline",
+                hint="Give model.pipeline, or leave the pass out.",
             )
         # torch is loaded by those who need it.
         from edgekit.calibration import slimming
@@ -149,7 +151,10 @@ class _Walks:
         picked, scores = _picked(states, scene, settings.prompts)
         count = len(picked)
         short = check_schedule(
-            scene.schedule, settings.probe_steps or scene.steps, scene.pipeline.noise, where="passes.slimdiff.probe_steps"
+            scene.schedule,
+            settings.probe_steps or scene.steps,
+            scene.pipeline.noise,
+            where="passes.slimdiff.probe_steps",
         )
         # Calibration is DDIM whatever samples later: it visits the same latents.
         long = check_schedule("ddim", settings.steps, scene.pipeline.noise, where="passes.slimdiff.steps")
@@ -165,7 +170,9 @@ class _Walks:
         self.probe = walk(states[picked[: settings.probe_prompts]], short, base + 100_000)
         held, _ = conditions(scene, scene.held_out)
         self.held_out = walk(held, replace(short, steps=scene.steps), base + 200_000)
-        self.chosen = [{"prompt": scene.prompts[k], "score": round(s, 6)} for k, s in zip(picked, scores, strict=True)]
+        self.chosen = [
+            {"prompt": scene.prompts[k], "score": round(s, 6)} for k, s in zip(picked, scores, strict=True)
+        ]
         self.key = {
             "network": scene.pipeline.sha256, "prompts": digest_value([scene.prompts[k] for k in picked]), "count": count,
             "steps": settings.steps, "guidance": scene.guidance, "shape": scene.shape, "seed": base, "code": scene.code,
@@ -186,7 +193,9 @@ def conditions(scene: Scene, prompts: Sequence[str]) -> tuple[NDArray[Any], NDAr
     tokens = read_tokens(pipeline.folder / "tokenizer", length=pipeline.length, pad=pipeline.pad)
     encoder = load_part(pipeline, "text_encoder")
     ids = np.concatenate([tokens.encode(p) for p in (*prompts, "")])
-    states = np.concatenate([text_states(encoder, part) for part in np.array_split(ids, max(len(ids) // 64, 1))])
+    states = np.concatenate(
+        [text_states(encoder, part) for part in np.array_split(ids, max(len(ids) // 64, 1))]
+    )
     return states[:-1], states[-1:]
 
 
@@ -221,6 +230,7 @@ def _in_time(
         RecipeError: The device is not measured here, or an eighth of every group is not fast enough.
     """
     from edgekit.calibration import slimming
+    from edgekit.calibration.rewriting import cut
 
     if context.time is None or context.scene is None:
         raise RecipeError(
@@ -234,11 +244,14 @@ def _in_time(
     for k in range(_TRIES):
         watcher().phase(f"budget for {speedup:g} times as fast: {share:.3f} of the multiply-adds")
         sizes = slimming.spent(solution, how, share * total * (1 + 1e-9), cost="macs")
-        with slimming.cut(module, slimming.changes(solution, sizes), solution.moments):
-            made = _exported(module, network, context.out / f"try{k}", context.scene)
-        dense_ms, slim_ms = context.time([(network, None), (made, None)])
+        with tempfile.TemporaryDirectory() as place:
+            with cut(module, slimming.changes(solution, sizes), solution.moments):
+                made = _exported(module, network, Path(place), context.scene)
+            dense_ms, slim_ms = context.time([(network, None), (made, None)])
         ratio = dense_ms / slim_ms
-        timed.append({"share": round(share, 4), "dense_ms": dense_ms, "slim_ms": slim_ms, "ratio": round(ratio, 4)})
+        timed.append(
+            {"share": round(share, 4), "dense_ms": dense_ms, "slim_ms": slim_ms, "ratio": round(ratio, 4)}
+        )
         if k == 0 and ratio < speedup * (1 - _NEAR):
             raise RecipeError(
                 f"passes.slimdiff.speedup: {speedup:g} cannot be had: with an eighth of every group left it is {ratio:.2f}",
@@ -268,7 +281,10 @@ def _exported(module: Any, network: Network, out: Path, scene: Scene) -> Network
     out.mkdir(parents=True, exist_ok=True)
     inputs = network_inputs(scene.pipeline, scene.shape, _batch(network))
     torch_module = network_module(module, scene.pipeline)
-    model = slim(part_to_onnx(torch_module, inputs, network.contract.outputs[0].name, opset=scene.opset), where="slimdiff")
+    model = slim(
+        part_to_onnx(torch_module, inputs, network.contract.outputs[0].name, opset=scene.opset),
+        where="slimdiff",
+    )
     name_nodes(model.graph)
     path = out / "main.onnx"
     save_onnx(model, path)
@@ -276,7 +292,9 @@ def _exported(module: Any, network: Network, out: Path, scene: Scene) -> Network
     return replace(network, graphs={**network.graphs, "main": Graph(path=path, sha256=digest_file(path))})
 
 
-def _facts(module: Any, solution: Any, sizes: Mapping[str, int], settings: Settings, macs: float) -> dict[str, Any]:
+def _facts(
+    module: Any, solution: Any, sizes: Mapping[str, int], settings: Settings, macs: float
+) -> dict[str, Any]:
     from edgekit.calibration import slimming
 
     rows = slimming.table(solution, sizes)
@@ -296,6 +314,7 @@ def _facts(module: Any, solution: Any, sizes: Mapping[str, int], settings: Setti
 def _errors(module: Any, solution: Any, sizes: Mapping[str, int], walks: _Walks) -> dict[str, Any]:
     """Return how far the slimmed network is from the dense one on held-out prompts and seeds, in torch."""
     from edgekit.calibration import slimming
+    from edgekit.calibration.rewriting import cut
     from edgekit.calibration.walks import Seen, answers_at, apart, evenly, walked
 
     if not walks.held_out.seeds:
@@ -304,7 +323,7 @@ def _errors(module: Any, solution: Any, sizes: Mapping[str, int], walks: _Walks)
     watcher().phase("held-out prompts")
     dense = walked(module, walk, seen=seen, record=evenly(4, walk.schedule.steps))
     wanted = {g: answers_at(module, walk, seen, guidance=g) for g in (1.0, walk.guidance)}
-    with slimming.cut(module, slimming.changes(solution, sizes), solution.moments):
+    with cut(module, slimming.changes(solution, sizes), solution.moments):
         found = {g: answers_at(module, walk, seen, guidance=g) for g in wanted}
         final = walked(module, walk)
     return {

@@ -54,7 +54,9 @@ class Diffusion:
     @property
     def files(self) -> list[str]:
         """Every file of it, in the order in which they are needed."""
-        return [f for s in self.parts.values() for f in s.files] + [f"{TOKENIZER}/{n}" for n in TOKEN_FILES if self.length]
+        return [f for s in self.parts.values() for f in s.files] + [
+            f"{TOKENIZER}/{n}" for n in TOKEN_FILES if self.length
+        ]
 
 
 def diffusion_data(one: Diffusion) -> dict[str, Any]:
@@ -83,11 +85,14 @@ def diffusion_from(data: Any, *, where: str) -> Diffusion:
             parts=parts, noise=Noise(**given.pop("noise")), latents=tuple(given.pop("latents")),
             labels=tuple(given.pop("labels")), **given,
         )  # fmt: skip
-        wanted = {NETWORK} | ({TEXT} if one.conditions == "text" else set())
-        if not wanted <= set(parts) or one.schedule not in KINDS or len(one.latents) != 3:
-            raise ValueError(f"it has the parts {sorted(parts)} and the schedule {one.schedule!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise VerificationError(f"{where}: is damaged ({error!r})", hint="Fetch the bundle again.") from error
+    wanted = {NETWORK} | ({TEXT} if one.conditions == "text" else set())
+    if not wanted <= set(parts) or one.schedule not in KINDS or len(one.latents) != 3 or one.batch < 1:
+        raise VerificationError(
+            f"{where}: contradicts itself (parts {sorted(parts)}, schedule {one.schedule!r})",
+            hint="Fetch the bundle again.",
+        )
     return one
 
 
@@ -129,4 +134,3 @@ def class_of(one_labels: tuple[str, ...], prompt: str) -> int:
         return int(wanted)
     near = ", ".join(one_labels[:5])
     raise RecipeError(f"prompt {prompt!r}: no such class", hint=f"There are {len(one_labels)}: {near}, …")
-

@@ -55,10 +55,11 @@ class Noise:
     def alphas(self) -> NDArray[np.float64]:
         """Return the share of the signal's variance after each training step, (train_steps,)."""
         count = self.train_steps
+        betas: NDArray[Any]
         if self.betas == "linear":
             betas = np.linspace(self.beta_start, self.beta_end, count)
         elif self.betas == "scaled_linear":
-            betas = np.linspace(self.beta_start**0.5, self.beta_end**0.5, count) ** 2
+            betas = np.square(np.linspace(self.beta_start**0.5, self.beta_end**0.5, count), dtype=np.float64)
         else:
             bar = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * math.pi / 2) ** 2
             betas = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
@@ -92,15 +93,15 @@ class Schedule:
             return origin[at].astype(np.int64)
         more = int(self.kind == "dpm++")
         if noise.spacing == "linspace":
-            found = np.linspace(0, count - 1, self.steps + more).round()[::-1]
-            return found[: self.steps].astype(np.int64)
+            spread = np.linspace(0, count - 1, self.steps + more).round()[::-1]
+            return spread[: self.steps].astype(np.int64)
         if noise.spacing == "trailing":
             # The solver counts down to nothing, the other one to the first step.
-            found = np.round(np.arange(count, 0, -count / self.steps)) - 1
-            return found.astype(np.int64)[: self.steps]
+            trailing = np.round(np.arange(count, 0, -count / self.steps)) - 1
+            return trailing.astype(np.int64)[: self.steps]
         ratio = count // (self.steps + more)
-        found = (np.arange(0, self.steps + more) * ratio).round()[::-1] + noise.offset
-        return found[: self.steps].astype(np.int64)
+        leading = (np.arange(0, self.steps + more) * ratio)[::-1] + noise.offset
+        return leading[: self.steps].astype(np.int64)
 
 
 Predict = Callable[[Latents, int], Latents]
@@ -149,6 +150,8 @@ _Asked = Callable[[int, Latents, int], Latents]
 def _clean(noise: Noise, x: Latents, answer: Latents, alpha: float) -> tuple[Latents, Latents]:
     """Return the clean sample and the noise that an answer stands for."""
     signal, rest = math.sqrt(alpha), math.sqrt(1 - alpha)
+    clean: NDArray[Any]
+    eps: NDArray[Any]
     if noise.predicts == "epsilon":
         clean, eps = (x - rest * answer) / signal, answer
     elif noise.predicts == "sample":
@@ -157,7 +160,7 @@ def _clean(noise: Noise, x: Latents, answer: Latents, alpha: float) -> tuple[Lat
         clean, eps = signal * x - rest * answer, signal * answer + rest * x
     if noise.clip:
         clean = np.clip(clean, -noise.clip, noise.clip)
-    return clean, eps
+    return clean.astype(np.float32), eps.astype(np.float32)
 
 
 def _ddim(schedule: Schedule, x: Latents, asked: _Asked, rng: np.random.Generator) -> Latents:
@@ -232,7 +235,9 @@ def noise_from(config: Mapping[str, Any], *, where: str) -> Noise:
             f"{where}: {bad[0]}: {config.get(bad[0])!r} is not known here",
             hint="Write the pipeline with a DDIM, PNDM, DPM-Solver++ or LCM scheduler of usual settings.",
         )
-    clip = config.get("clip_sample", "Euler" not in str(config.get("_class_name")) and "clip_sample" in config)
+    clip = config.get(
+        "clip_sample", "Euler" not in str(config.get("_class_name")) and "clip_sample" in config
+    )
     return Noise(
         train_steps=int(config.get("num_train_timesteps", 1000)), beta_start=float(config.get("beta_start", 0.0001)),
         beta_end=float(config.get("beta_end", 0.02)), betas=betas, predicts=predicts, spacing=spacing,

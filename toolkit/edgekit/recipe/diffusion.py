@@ -23,19 +23,9 @@ def check_diffusion(form: Form, passes: Sequence[str]) -> None:
     if model is None:
         return
     if not model.pipeline:
-        if "diffusion" in form.value:
-            form.fault(("diffusion",), "goes with `model.pipeline` alone")
-        if "slimdiff" in passes:
-            form.fault(("passes",), "slimdiff goes with `model.pipeline` alone")
+        _needless(form, passes)
         return
-    for key in _FOREIGN:
-        if form.value.get(key):
-            form.fault((key,), "says nothing of a pipeline. Leave it out")
-    for name in passes:
-        if name not in _PASSES:
-            form.fault(("passes",), f"{name} does not go with a pipeline, these do: {', '.join(_PASSES)}")
-    if "slimdiff" in passes and passes[0] != "slimdiff":
-        form.fault(("passes",), f"slimdiff works in torch, {passes[0]} on its ONNX. Put slimdiff first")
+    _foreign(form, passes)
     if part is None:
         form.fault(("diffusion",), "is missing. Write `diffusion: {prompts: prompts.txt}`")
         return
@@ -45,3 +35,21 @@ def check_diffusion(form: Form, passes: Sequence[str]) -> None:
         value = getattr(part, key)
         if not low <= value <= high:
             form.fault(("diffusion", key), f"should be {low:g} to {high:g}, found {value:g}")
+
+
+def _needless(form: Form, passes: Sequence[str]) -> None:
+    if "diffusion" in form.value:
+        form.fault(("diffusion",), "goes with `model.pipeline` alone")
+    if "slimdiff" in passes:
+        form.fault(("passes",), "slimdiff goes with `model.pipeline` alone")
+
+
+def _foreign(form: Form, passes: Sequence[str]) -> None:
+    for key in _FOREIGN:
+        if form.value.get(key):
+            form.fault((key,), "says nothing of a pipeline. Leave it out")
+    for name in passes:
+        if name not in _PASSES:
+            form.fault(("passes",), f"{name} does not go with a pipeline, these do: {', '.join(_PASSES)}")
+    if "slimdiff" in passes and passes[0] != "slimdiff":
+        form.fault(("passes",), f"slimdiff works in torch, {passes[0]} on its ONNX. Put slimdiff first")

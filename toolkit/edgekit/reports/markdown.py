@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from edgekit.core.outcome import Outcome, VariantOutcome
 from edgekit.reports.growing import grows_words
-from edgekit.reports.painting import paints_words, slim_words
 from edgekit.reports.link import link_words
+from edgekit.reports.painting import paints_words, slim_words
 from edgekit.reports.words import (
     accuracy_words,
     headline,

@@ -80,11 +80,19 @@ def _slim(facts: Mapping[str, Any]) -> str:
             f"final latents {facts['latent_error']:.2g} (relative squared errors).</p>"
         )
     if facts["timed"]:
-        tries = [(f"{t['share']:.3f}", f"{t['slim_ms']:.2f}", f"{t['dense_ms']:.2f}", f"{t['ratio']:.3f}") for t in facts["timed"]]
+        tries = [
+            (f"{t['share']:.3f}", f"{t['slim_ms']:.2f}", f"{t['dense_ms']:.2f}", f"{t['ratio']:.3f}")
+            for t in facts["timed"]
+        ]
         heads = ("share of multiply-adds", "ms", "ms as it came", "times as fast")
         parts.append("<p>Measured on the way to the budget:</p>" + table(heads, tries, numbers=range(4)))
-    modules = [(escape(m), escape(", ".join(f"{k} {v}" for k, v in s.items()))) for m, s in sorted(facts["per_module"].items())]
-    parts.append(f"<details><summary>All {len(modules)} modules</summary>{table(('module', 'size'), modules)}</details>")
+    modules = [
+        (escape(m), escape(", ".join(f"{k} {v}" for k, v in s.items())))
+        for m, s in sorted(facts["per_module"].items())
+    ]
+    parts.append(
+        f"<details><summary>All {len(modules)} modules</summary>{table(('module', 'size'), modules)}</details>"
+    )
     if facts["left_alone"]:
         left = [(escape(one["module"]), escape(one["why"])) for one in facts["left_alone"]]
         parts.append(f"<p>{len(left)} modules were left as they are:</p>" + table(("module", "why"), left))

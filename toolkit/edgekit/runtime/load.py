@@ -42,7 +42,13 @@ class Model:
     """
 
     def __init__(
-        self, bundle: Bundle, variant: Variant, why: str, session: Session, *, done: Callable[[], None]
+        self,
+        bundle: Bundle,
+        variant: Variant,
+        why: str,
+        session: Session | Painting,
+        *,
+        done: Callable[[], None],
     ) -> None:
         self._bundle, self._done = bundle, done
         self.contract: Contract = bundle.manifest.contract
@@ -73,11 +79,19 @@ class Model:
         """
         if not isinstance(self._session, Painting):
             raise RecipeError(
-                f"{self._bundle.manifest.name}: is no diffusion model", hint="Call model(frame), or model.run."
+                f"{self._bundle.manifest.name}: is no diffusion model",
+                hint="Call model(frame), or model.run.",
             )
         given = [prompt] if isinstance(prompt, str) else list(prompt)
         return self._session.paint(
-            given, negative=negative, seed=seed, steps=steps, guidance=guidance, schedule=schedule, latents=latents, heard=heard
+            given,
+            negative=negative,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            schedule=schedule,
+            latents=latents,
+            heard=heard,
         )
 
     @property
@@ -134,9 +148,10 @@ class Model:
         Raises:
             RecipeError: The frame is not that, or the model declares no pre- and post-processing.
         """
-        if self.paints:
+        if isinstance(self._session, Painting):
             raise RecipeError(
-                f"{self._bundle.manifest.name}: makes pictures, it takes none", hint="Call model.generate(prompt)."
+                f"{self._bundle.manifest.name}: makes pictures, it takes none",
+                hint="Call model.generate(prompt).",
             )
         if self._answers is None or self.contract.frames is None:
             raise RecipeError(
@@ -170,9 +185,10 @@ class Model:
         Raises:
             RecipeError: A name, shape or dtype is not the contract's.
         """
-        if self.paints:
+        if isinstance(self._session, Painting):
             raise RecipeError(
-                f"{self._bundle.manifest.name}: is a pipeline of several networks", hint="Call model.generate(prompt)."
+                f"{self._bundle.manifest.name}: is a pipeline of several networks",
+                hint="Call model.generate(prompt).",
             )
         for spec in self.contract.inputs:
             value = inputs.get(spec.name)
@@ -293,7 +309,9 @@ def _painting(stream: Stream, variant: Variant, threads: int | None) -> Painting
     sessions: dict[str, Session] = {}
     try:
         for name, part in plan.parts.items():
-            artifact = variant.artifact(stream.folder, stream.manifest.contract, segment=str(folder / part.file))
+            artifact = variant.artifact(
+                stream.folder, stream.manifest.contract, segment=str(folder / part.file)
+            )
             sessions[name] = backend.open(_threaded(artifact, threads))
     except BaseException:
         for session in sessions.values():

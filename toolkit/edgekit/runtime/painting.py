@@ -110,9 +110,15 @@ class Painting:
     def _begin(self, count: int, seed: int, latents: Latents | None) -> Latents:
         shape = (count, *self.plan.latents)
         if latents is None:
-            return np.concatenate([noise_of(self.plan.latents, seed + k) for k in range(count)]) if count else np.zeros(shape, np.float32)
+            return (
+                np.concatenate([noise_of(self.plan.latents, seed + k) for k in range(count)])
+                if count
+                else np.zeros(shape, np.float32)
+            )
         if latents.shape != shape:
-            raise RecipeError(f"latents: {latents.shape} given, {shape} wanted", hint="Give one for each prompt.")
+            raise RecipeError(
+                f"latents: {latents.shape} given, {shape} wanted", hint="Give one for each prompt."
+            )
         return np.asarray(latents, np.float32)
 
     def _refuse(self, prompts: Sequence[str], negative: str, guidance: float) -> None:

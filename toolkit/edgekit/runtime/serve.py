@@ -247,8 +247,18 @@ def run_prompts(
     rows = []
     for k, (file, image) in enumerate(zip(files, made.images, strict=True)):
         write_png(file, image)
-        rows.append({"prompt": prompts[k], "seed": seed + k, "steps": made.steps, "ms": round(made.ms[k], 2), "file": str(file)})
-    return Served(variant=name, answers=rows, written=[str(f) for f in files], median_ms=float(np.median(made.ms)))
+        rows.append(
+            {
+                "prompt": prompts[k],
+                "seed": seed + k,
+                "steps": made.steps,
+                "ms": round(made.ms[k], 2),
+                "file": str(file),
+            }
+        )
+    return Served(
+        variant=name, answers=rows, written=[str(f) for f in files], median_ms=float(np.median(made.ms))
+    )
 
 
 def _picture_files(output: Path | None, count: int) -> list[Path]:

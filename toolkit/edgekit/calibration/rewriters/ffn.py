@@ -50,7 +50,9 @@ class FeedForward:
 
     def taps(self, network: Any, site: Site, method: str) -> list[Tap]:
         """Return the hidden layer as the second one takes it."""
-        return [Tap(name=f"{site.module}:h", module=f"{site.module}.net.2", side="in", blocks=1, width=site.size)]
+        return [
+            Tap(name=f"{site.module}:h", module=f"{site.module}.net.2", side="in", blocks=1, width=site.size)
+        ]
 
     def solve(self, network: Any, site: Site, moments: Mapping[str, Matrix], method: str) -> Solved:
         """Rank the neurons, and find the error at some sizes."""

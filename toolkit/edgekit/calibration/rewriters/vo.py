@@ -52,11 +52,23 @@ class ValueOutput:
         one = network.get_submodule(site.module)
         wide = one.to_v.out_features
         found = [
-            Tap(name=f"{site.module}:o", module=f"{site.module}.to_out.0", side="in", blocks=one.heads, width=wide)
+            Tap(
+                name=f"{site.module}:o",
+                module=f"{site.module}.to_out.0",
+                side="in",
+                blocks=one.heads,
+                width=wide,
+            )
         ]
         if method == "whitened":
             found.append(
-                Tap(name=f"{site.module}:v", module=f"{site.module}.to_v", side="out", blocks=one.heads, width=wide)
+                Tap(
+                    name=f"{site.module}:v",
+                    module=f"{site.module}.to_v",
+                    side="out",
+                    blocks=one.heads,
+                    width=wide,
+                )
             )
         return found
 
