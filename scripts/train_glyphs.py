@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -334,9 +335,24 @@ def ship(pipe: StableDiffusionPipeline, judge: Judge, report: dict[str, Any]) ->
     (place / "training.json").write_text(json.dumps(report, indent=1) + "\n")
     judge.append(nn.Softmax(1))
     model = to_onnx(judge.eval(), (1, 3, 32, 32), opset=17)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "names", json.dumps(dict(enumerate(DIGITS)))
-    save_onnx(model, shipped("models") / "glyphs-judge.onnx")
+    for key, value in (("task", "classify"), ("names", str(dict(enumerate(DIGITS))))):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    save_onnx(model, place / "judge.onnx")
+    (place / "prompts.txt").write_text(
+        "# What the captioned digits are asked for: every wording, ink, digit and paper once.\n"
+        + "\n".join(every_prompt())
+        + "\n"
+    )
+
+
+def every_prompt() -> list[str]:
+    """Return every caption there is, in an order without order."""
+    found = [
+        c.format(ink=i, digit=d, paper=p) for c in CAPTIONS for i in INKS for d in DIGITS for p in PAPERS
+    ]
+    random.Random(0).shuffle(found)
+    return found
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from edgekit.core.lazy import need
 from edgekit.core.records import Network
 from edgekit.core.watch import watcher
 from edgekit.forms.stored import restore, store
-from edgekit.graph.onnx_file import metadata_of, read_onnx
+from edgekit.graph.onnx_file import inputs_of, metadata_of, outputs_of, read_onnx
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.paint_parts import Recorder, painting, parts_of, place_parts
+from edgekit.jobs.scene import found_beside
 from edgekit.jobs.variants import Lowered, Wanted, lowered_from
 from edgekit.models.declared import declared_by
 from edgekit.passes.protocol import Scene
@@ -77,7 +78,7 @@ def gallery(ask: Ask, scene: Scene, network: Network, one: Lowered, *, judged: i
     """
     part = ask.checked.recipe.diffusion
     assert part is not None
-    judge = ask.checked.beside(part.judge) if part.judge and judged else None
+    judge = found_beside(ask, part.judge, scene.pipeline) if part.judge and judged else None
     parts = parts_of(ask, network, one)
     inputs = {
         "parts": {n: x.digest for n, x in parts.items()}, "prompts": scene.held_out, "pool": scene.prompts if judge else (),
@@ -130,7 +131,7 @@ def judge_session(path: Path) -> tuple[tuple[str, ...], Any]:
         RecipeError: It is no classifier of RGB pictures with class names.
     """
     model = read_onnx(path)
-    declared = declared_by(metadata_of(model), (), ())
+    declared = declared_by(metadata_of(model), inputs_of(model), outputs_of(model))
     names = declared.answers.classes if declared.answers else ()
     if not names:
         raise RecipeError(

@@ -91,7 +91,7 @@ def _prompts(ask: Ask, pipeline: Pipeline) -> list[str]:
     """
     part = ask.checked.recipe.diffusion
     assert part is not None
-    file = ask.checked.beside(part.prompts)
+    file = found_beside(ask, part.prompts, pipeline)
     lines = [x.strip() for x in read_text(file, what="prompts", hint="Write one prompt a line.").splitlines()]
     found = list(dict.fromkeys(x for x in lines if x and not x.startswith("#")))
     if len(found) < 2:
@@ -103,6 +103,12 @@ def _prompts(ask: Ask, pipeline: Pipeline) -> list[str]:
         for prompt in found:
             class_of(pipeline.labels, prompt)
     return found
+
+
+def found_beside(ask: Ask, given: str, pipeline: Pipeline) -> Path:
+    """Return a file that the recipe names: beside it, or in the pipeline's folder where it is not there."""
+    beside, own = ask.checked.beside(given), pipeline.folder / given
+    return own if not beside.exists() and own.exists() else beside
 
 
 def refuse_pipeline(ask: Ask) -> None:
@@ -119,7 +125,7 @@ def refuse_pipeline(ask: Ask) -> None:
     need("torch", extra="diffusion", why="load a diffusion pipeline")
     scene = scene_of(ask)
     part = ask.checked.recipe.diffusion
-    if part and part.judge and not ask.checked.beside(part.judge).is_file():
+    if part and part.judge and not found_beside(ask, part.judge, scene.pipeline).is_file():
         raise RecipeError(
             f"{ask.checked.path}: diffusion.judge: {part.judge}: no such file",
             hint="Give an ONNX classifier of pictures.",

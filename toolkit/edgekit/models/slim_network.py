@@ -29,7 +29,8 @@ def save_slim(network: Any, folder: Path, *, facts: Mapping[str, Any], half: boo
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.to(torch.float16) if half else v for k, v in network.state_dict().items()}
     write_bytes(folder / WEIGHTS, tensors.save({k: v.contiguous() for k, v in state.items()}))
-    write_json(folder / "config.json", {**network.config, "_class_name": type(network).__name__})
+    config = {k: v for k, v in network.config.items() if not k.startswith("_")}
+    write_json(folder / "config.json", {**config, "_class_name": type(network).__name__})
     write_json(folder / FILE, {"schema": SCHEMA, **facts})
 
 

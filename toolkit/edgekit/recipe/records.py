@@ -155,12 +155,13 @@ class DiffusionPart:
     """What a diffusion pipeline is asked for, and how its pictures are judged.
 
     Attributes:
-        prompts: A text file, one prompt a line, of what users will ask for; labels or numbers of classes where it takes those.
+        prompts: A text file beside the recipe, or in the pipeline's folder: one prompt a line, of what users will ask for; labels
+            or numbers of classes where it takes those.
         held_out: Prompts of it, evenly spread, that nothing is fitted to: they judge.
         schedule: Sampler: ddim, dpm++ or lcm.
         steps: Of it.
         guidance: How far pictures are pushed to their prompt; 1 for not at all.
-        judge: An ONNX classifier of pictures whose class names stand in the prompts; empty judges latents alone.
+        judge: An ONNX classifier of pictures, found likewise, whose class names stand in the prompts; empty judges latents alone.
         judged: Pictures that it judges, of the dense pipeline and of this one.
         seed: Of every draw.
     """
