@@ -49,6 +49,7 @@ class Slimming:
         memory_mb: Of the sums at a time.
         round_ranks: Multiple of ranks; 0 takes 8 from heads of 32 on.
         round_neurons: Multiple of neurons; 0 takes 64 from 1,024 on, else 8.
+        probed: Steps at which the probes "guided" and "plain" compare answers.
         seed: Of every draw.
     """
 
@@ -61,6 +62,7 @@ class Slimming:
     memory_mb: float = 2000
     round_ranks: int = 0
     round_neurons: int = 0
+    probed: int = 4
     seed: int = 0
 
 
@@ -121,7 +123,7 @@ def solution_of(
     )  # fmt: skip
     if how.allocation == "spectral":
         key = {**key, "moments": found.key, "method": how.method}
-        return replace(base, weights=propagation(network, base, probe, how.probe, keep=keep, key=key))
+        return replace(base, weights=propagation(network, base, probe, how, keep=keep, key=key))
     if how.allocation == "influence":
         return replace(base, weights=influences(network, list(base.sites.values()), probe))
     return base
@@ -210,45 +212,39 @@ def _macs(sites: Sequence[Site], rows: Mapping[str, int]) -> dict[str, float]:
 
 
 def propagation(
-    network: Any, base: Solution, probe: Walk, kind: str, *, keep: Keep, key: Mapping[str, Any]
+    network: Any, base: Solution, probe: Walk, how: Slimming, *, keep: Keep, key: Mapping[str, Any]
 ) -> dict[str, float]:
     """Return how much the probe's error grows with each group's own: the group alone is cut to half, nothing else."""
-    seen = Seen()
-    dense = (
-        walked(network, probe, seen=seen, record=evenly(4, probe.schedule.steps))
-        if kind == "trajectory"
-        else None
-    )
-    strength = 1.0 if kind == "plain" else None
-    wanted = None
-    if dense is None:
-        # Latents of a short walk are where the answers are compared.
-        walked(network, probe, seen=seen, record=evenly(4, probe.schedule.steps))
-        wanted = answers_at(network, probe, seen, guidance=strength)
+    error_of = _probe(network, probe, how)
     said = {
-        "probe": kind,
-        "pictures": list(probe.seeds),
-        "steps": probe.schedule.steps,
-        "guidance": probe.guidance,
-    }
+        "probe": how.probe, "pictures": list(probe.seeds), "steps": probe.schedule.steps, "guidance": probe.guidance,
+        "probed": how.probed,
+    }  # fmt: skip
     found = {}
     for name in watched("what each group matters", sorted(base.sites), len(base.sites)):
-        site, solved = base.sites[name], base.solved[name]
-        half = max(site.size // 2, 1)
+        solved = base.solved[name]
+        half = max(solved.site.size // 2, 1)
 
         def make(folder: Path, solved: Solved = solved, half: int = half) -> None:
             with cut(network, [(solved, half)], base.moments):
-                error = (
-                    apart(walked(network, probe), dense)
-                    if dense is not None
-                    else apart(answers_at(network, probe, seen, guidance=strength), np.asarray(wanted))
-                )
-            write_json(folder / "error.json", error)
+                write_json(folder / "error.json", error_of())
 
         folder = keep("slim-probe", {**key, **said, "site": name, "size": half}, make)
         error = float(json.loads((folder / "error.json").read_text()))
         found[name] = error / max(solved.error(half), 1e-12)
     return found
+
+
+def _probe(network: Any, probe: Walk, how: Slimming) -> Callable[[], float]:
+    """Return what tells how far the network, as it is when asked, is from what it is now."""
+    if how.probe == "trajectory":
+        dense = walked(network, probe)
+        return lambda: apart(walked(network, probe), dense)
+    seen, strength = Seen(), 1.0 if how.probe == "plain" else probe.guidance
+    # Latents of a walk are where the answers are compared.
+    walked(network, probe, seen=seen, record=evenly(how.probed, probe.schedule.steps))
+    wanted = answers_at(network, probe, seen, guidance=strength)
+    return lambda: apart(answers_at(network, probe, seen, guidance=strength), wanted)
 
 
 def influences(network: Any, sites: Sequence[Site], probe: Walk) -> dict[str, float]:

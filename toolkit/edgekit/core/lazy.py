@@ -52,6 +52,8 @@ def _silence(package: str) -> None:
         os.environ["YOLO_AUTOINSTALL"] = "false"
         os.environ["YOLO_OFFLINE"] = "true"
         os.environ["YOLO_VERBOSE"] = "false"
+    elif package in {"diffusers", "transformers", "huggingface_hub"}:
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     elif package == "matplotlib":
         os.environ.setdefault("MPLCONFIGDIR", str(cache_home() / "matplotlib"))
 

@@ -213,7 +213,9 @@ def load_part(pipeline: Pipeline, name: str) -> Any:
     torch = need("torch", extra="diffusion")
     package = "transformers" if name == "text_encoder" else "diffusers"
     kind = {"text_encoder": _TEXT, "vae": _DECODER}.get(name, pipeline.kind)
-    module = getattr(need(package, extra="diffusion", why=f"load {pipeline.what}"), kind)
+    library = need(package, extra="diffusion", why=f"load {pipeline.what}")
+    library.logging.disable_progress_bar()
+    module = getattr(library, kind)
     more = {} if package == "transformers" else {"low_cpu_mem_usage": False}
     dtype = {"dtype" if package == "transformers" else "torch_dtype": torch.float32}
     try:
