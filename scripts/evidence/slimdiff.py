@@ -43,7 +43,7 @@ ARMS = {
     "magnitude": ("magnitude", "uniform"), "plain": ("plain", "uniform"), "modegpt": ("modegpt", "uniform"),
     "uniform": ("slimdiff", "uniform"), "slimdiff": ("slimdiff", "spectral"),
 }  # fmt: skip
-STEPS, GUIDANCE = 15, 3.0
+STEPS, GUIDANCE = 10, 3.0
 
 
 class Stage:
@@ -122,7 +122,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--pictures", type=int, default=340, help="a seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--slice", action="store_true")
     parser.add_argument("--out", type=Path, default=KEPT)
