@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit.core.errors import ContractError
+from edgekit.core.errors import ContractError, RecipeError
 from edgekit.core.lazy import need
 from edgekit.export.torch_onnx import TOLERANCE
+from edgekit.graph.cost import Cost, cost_of
+from edgekit.graph.half import store_half
+from edgekit.graph.onnx_file import save_onnx
+from edgekit.graph.static import slim
+from edgekit.graph.walk import name_nodes
 from edgekit.models.pipelines import Pipeline, called
+
+# A file ends at 2 GiB; graph and names take some of it.
+MOST_BYTES = 2**31 - 2**24
 
 
 def network_module(network: Any, pipeline: Pipeline) -> Any:
@@ -84,17 +94,61 @@ def network_inputs(pipeline: Pipeline, shape: Sequence[int], batch: int) -> dict
     }
 
 
+def write_part(module: Any, inputs: Mapping[str, Any], output: str, path: Path, *, opset: int) -> Cost:
+    """Write a part as one ONNX file with simplified graph and named nodes; return what it costs.
+
+    A part whose float32 weights would make a file above 2 GiB, where protobuf ends, stores them in float16 and computes in
+    float32; it is not simplified, the engines do that when they open it.
+
+    Args:
+        module: In torch.
+        inputs: Examples by name, in the module's order.
+        output: Name of its one output.
+        path: Of the file.
+        opset: Of ONNX.
+
+    Raises:
+        RecipeError: It is too large even so.
+    """
+    count = sum(p.numel() for p in module.parameters())
+    if count * 4 <= MOST_BYTES:
+        model = slim(part_to_onnx(module, inputs, output, opset=opset), where=path.stem)
+    elif count * 2 <= MOST_BYTES:
+        model = _in_half(module, inputs, output, opset=opset)
+    else:
+        raise RecipeError(
+            f"{path.stem}: {count / 1e6:.0f} M parameters do not fit into one ONNX file, not in float16 either",
+            hint=f"At most {MOST_BYTES // 2 / 1e6:.0f} M do.",
+        )
+    name_nodes(model.graph)
+    save_onnx(model, path)
+    return cost_of(model)
+
+
 def part_to_onnx(module: Any, inputs: Mapping[str, Any], output: str, *, opset: int) -> Any:
     """Return the ModelProto of a part traced on these inputs; its one output has the name `output`."""
-    torch, onnx = need("torch", extra="diffusion"), need("onnx", extra="host")
-    buffer = io.BytesIO()
+    onnx, buffer = need("onnx", extra="host"), io.BytesIO()
+    _trace(module, inputs, output, buffer, opset=opset)
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _trace(module: Any, inputs: Mapping[str, Any], output: str, where: Any, *, opset: int) -> None:
+    torch = need("torch", extra="diffusion")
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, tuple(inputs.values()), buffer, opset_version=opset, dynamo=False,
-            input_names=list(inputs), output_names=[output],
+            module, tuple(inputs.values()), where, opset_version=opset, dynamo=False, input_names=list(inputs),
+            output_names=[output],
         )  # fmt: skip
-    return onnx.load_from_string(buffer.getvalue())
+
+
+def _in_half(module: Any, inputs: Mapping[str, Any], output: str, *, opset: int) -> Any:
+    """Return the ModelProto with float16 weights behind Casts; the tracer writes weights beside the file, one by one."""
+    onnx = need("onnx", extra="host")
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "traced.onnx"
+        _trace(module, inputs, output, str(file), opset=opset)
+        return store_half(onnx.load(str(file)), in_place=True)
 
 
 def part_parity(module: Any, path: str, inputs: Mapping[str, Any], *, where: str) -> float:

@@ -46,6 +46,8 @@ def cost_of(model: Any) -> Cost:
     shapes = _shapes(inferred)
     weights = {i for n in model.graph.node if n.op_type in _WEIGHTED for i in n.input[1:]}
     weights |= {n.input[0] for n in model.graph.node if n.op_type == "Gather"}
+    # Weights that are stored in fp16 stand behind a Cast.
+    weights |= {n.input[0] for n in model.graph.node if n.op_type == "Cast" and n.output[0] in weights}
     stored = (i for i in model.graph.initializer if i.name in weights and i.data_type in {1, 10, 16})
     params = sum(math.prod(i.dims) for i in stored)
     macs, written = 0, 0

@@ -9,14 +9,20 @@ from edgekit.core.lazy import need
 _SUFFIX = "::fp16"
 
 
-def store_half(model: Any) -> Any:
+def store_half(model: Any, *, in_place: bool = False) -> Any:
     """Return a copy whose float32 weights are stored in fp16, each behind a Cast to float32.
 
     The file is half as large and computes in float32 on every engine.
+
+    Args:
+        model: A ModelProto.
+        in_place: Change it instead of a copy: of large ones there is no room for two.
     """
     onnx, numpy_helper = need("onnx", extra="host"), need("onnx.numpy_helper", extra="host")
-    done = onnx.ModelProto()
-    done.CopyFrom(model)
+    done = model
+    if not in_place:
+        done = onnx.ModelProto()
+        done.CopyFrom(model)
     casts = []
     for stored in done.graph.initializer:
         array = numpy_helper.to_array(stored)

@@ -17,10 +17,7 @@ from edgekit.core.records import Contract, Graph, Network
 from edgekit.core.watch import steps, watcher
 from edgekit.forms.read import read_text
 from edgekit.forms.stored import restore, store
-from edgekit.graph.cost import cost_of
-from edgekit.graph.onnx_file import inputs_of, outputs_of, save_onnx
-from edgekit.graph.static import slim
-from edgekit.graph.walk import name_nodes
+from edgekit.graph.onnx_file import inputs_of, outputs_of, read_onnx
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.model import Loaded, placed
 from edgekit.models.pipelines import Pipeline, find_pipeline, read_pipeline
@@ -28,8 +25,6 @@ from edgekit.passes.protocol import Scene
 from edgekit.plans.diffusion import DECODER, NETWORK, TEXT, class_of
 from edgekit.plans.schedules import check_schedule
 
-# Of a graph's float32 weights; an ONNX file without external data ends at 2 GiB.
-_MOST_BYTES = 2**31 - 2**24
 # Times the float32 weights: they are read, held, exported and simplified.
 _MEMORY = 4.0
 # Inputs of the network that int8 ranges are observed on.
@@ -135,11 +130,6 @@ def refuse_pipeline(ask: Ask) -> None:
 
 def _refuse_size(pipeline: Pipeline) -> None:
     params = weights_of(pipeline)
-    if params * 4 > _MOST_BYTES:
-        raise RecipeError(
-            f"{pipeline.folder}: {params / 1e6:.0f} M parameters make an ONNX file above 2 GiB, which compile does not write",
-            hint="Slim it first: `scripts/evidence/sd15.py` shows how, on a network of 860 M.",
-        )
     free = available_bytes()
     if free is not None and params * 4 * _MEMORY > free:
         raise ResourceError(
@@ -196,26 +186,26 @@ def load_scene(ask: Ask, scene: Scene) -> Loaded:
 
 
 def _export(folder: Path, scene: Scene, batch: int) -> Loaded:
-    from edgekit.export.diffusion_onnx import part_parity, part_to_onnx
+    from edgekit.export.diffusion_onnx import part_parity, write_part
 
     pipeline, graphs, worst = scene.pipeline, {}, 0.0
     for name, module, inputs, output in steps(
         "export", _modules(scene, batch), 1 + pipeline.decodes + (pipeline.conditions == "text")
     ):
-        model = slim(part_to_onnx(module, inputs, output, opset=scene.opset), where=f"{pipeline.what} {name}")
-        name_nodes(model.graph)
         path = folder / f"{name}.onnx"
-        save_onnx(model, path)
+        cost = write_part(module, inputs, output, path, opset=scene.opset)
         worst = max(worst, part_parity(module, str(path), inputs, where=f"{pipeline.what} {name}"))
         graphs[name] = Graph(path=Path(path.name), sha256=digest_file(path))
         if name == NETWORK:
-            cost, contract = cost_of(model), Contract(inputs=inputs_of(model), outputs=outputs_of(model))
+            model, of_network = read_onnx(path), cost
+            contract = Contract(inputs=inputs_of(model), outputs=outputs_of(model))
     return Loaded(
         network=Network(
             graphs=graphs, contract=contract,
             source={"kind": "pipeline", "what": pipeline.what, "sha256": pipeline.sha256},
         ),
-        params=cost.params, gflops=round(cost.gflops, 4), activations_m=round(cost.activations / 1e6, 4), parity=worst,
+        params=of_network.params, gflops=round(of_network.gflops, 4), activations_m=round(of_network.activations / 1e6, 4),
+        parity=worst,
     )  # fmt: skip
 
 

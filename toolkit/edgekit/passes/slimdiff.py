@@ -16,9 +16,7 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.records import Graph, Network
 from edgekit.core.watch import watcher
 from edgekit.graph.cost import cost_of
-from edgekit.graph.onnx_file import read_onnx, save_onnx
-from edgekit.graph.static import slim
-from edgekit.graph.walk import name_nodes
+from edgekit.graph.onnx_file import read_onnx
 from edgekit.passes.protocol import Change, Context, Pass, Scene
 from edgekit.plans.schedules import Schedule, check_schedule
 
@@ -276,18 +274,13 @@ def _next_share(timed: Sequence[Mapping[str, float]], speedup: float, low: float
 
 
 def _exported(module: Any, network: Network, out: Path, scene: Scene) -> Network:
-    from edgekit.export.diffusion_onnx import network_inputs, network_module, part_parity, part_to_onnx
+    from edgekit.export.diffusion_onnx import network_inputs, network_module, part_parity, write_part
 
     out.mkdir(parents=True, exist_ok=True)
     inputs = network_inputs(scene.pipeline, scene.shape, _batch(network))
     torch_module = network_module(module, scene.pipeline)
-    model = slim(
-        part_to_onnx(torch_module, inputs, network.contract.outputs[0].name, opset=scene.opset),
-        where="slimdiff",
-    )
-    name_nodes(model.graph)
     path = out / "main.onnx"
-    save_onnx(model, path)
+    write_part(torch_module, inputs, network.contract.outputs[0].name, path, opset=scene.opset)
     part_parity(torch_module, str(path), inputs, where="the slimmed network")
     return replace(network, graphs={**network.graphs, "main": Graph(path=path, sha256=digest_file(path))})
 
