@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgekit.backends.protocol import Session
 from edgekit.core.errors import RecipeError
+from edgekit.core.watch import watcher
 from edgekit.frames.tokens import Tokens
 from edgekit.plans.diffusion import DECODER, NETWORK, TEXT, Diffusion, class_of, guided, noise_of
 from edgekit.plans.schedules import Latents, check_schedule, denoise
@@ -87,6 +88,8 @@ class Painting:
         found, images, times, step_ms = [], [], [], []
         for k, prompt in enumerate(prompts):
             begun = time.perf_counter_ns()
+            if self._tokens and (rest := self._tokens.dropped(prompt)):
+                watcher().note(f"prompt {prompt[:40]!r}…: its last {rest} tokens do not fit and are left out")
             wanted, blank = self._conditions(prompt, negative)
             predict = guided(self._network, wanted, blank, strength)
 
