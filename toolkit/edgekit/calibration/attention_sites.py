@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.calibration.factors import Factors, columns, product_errors, whitened
+from edgekit.calibration.factors import Factors, columns, product_errors, tensor, whitened
 from edgekit.calibration.rewriting import Left, Matrix, Site, Solved
 from edgekit.core.lazy import need
 
@@ -86,14 +86,12 @@ def factored(layer: Any, factors: NDArray[np.float64], heads: int, *, scale: flo
     """Return a layer whose output in each head is multiplied by factors (heads, d, rank)."""
     from edgekit.models.slim_layers import linear
 
-    torch = need("torch", extra="train")
-    turn = np.swapaxes(factors, -1, -2) * scale
-    weight = turn @ np.swapaxes(by_head(layer.weight, heads), -1, -2)
+    turn = tensor(np.swapaxes(factors, -1, -2) * scale)
+    weight = turn @ tensor(np.swapaxes(by_head(layer.weight, heads), -1, -2))
     bias = None
     if layer.bias is not None:
-        old = layer.bias.detach().double().numpy().reshape(heads, -1, 1)
-        bias = torch.from_numpy((turn @ old).reshape(-1))
-    return linear(torch.from_numpy(weight.reshape(-1, layer.in_features)), bias, like=layer)
+        bias = (turn @ layer.bias.detach().double().reshape(heads, -1, 1)).reshape(-1)
+    return linear(weight.reshape(-1, layer.in_features), bias, like=layer)
 
 
 def left_alone(network: Any) -> list[Left]:
