@@ -210,9 +210,8 @@ def write_paint(folder: Path, work: PaintWork, outcome: Outcome) -> Outcome:
         facts=facts(ask, outcome, kept),
         sign_key=ask.sign_key,
     )
-    slimmed = network.graphs["main"].path.parent / FOLDER
-    if slimmed.is_dir():
-        shutil.copytree(slimmed, folder / FOLDER)
+    if "slimdiff" in work.networks.folders:
+        shutil.copytree(work.networks.folders["slimdiff"] / FOLDER, folder / FOLDER)
     watcher().phase("report")
     chosen = work.pictures[work.choice.chosen.wanted.plain]
     png = sheet(

@@ -68,7 +68,9 @@ def run_passes(
     """
     done = Networks(float32=network)
     for step in ask.checked.steps:
-        change = _step(ask, step, done, data, coding, _Given(grown=grown, scene=scene, recorded=recorded))
+        change, folder = _step(
+            ask, step, done, data, coding, _Given(grown=grown, scene=scene, recorded=recorded)
+        )
         facts = {**done.facts, step.name: {**change.facts, "changed": change.changed}}
         _refuse_stale_plan(ask, step, done, change)
         half = change.network if change.network.source.get("precision") == "fp16" else None
@@ -78,6 +80,7 @@ def run_passes(
             plan=change.plan or done.plan,
             dense=done.dense or (done.float32 if change.lossy else None),
             facts=facts,
+            folders={**done.folders, step.name: folder},
         )
     return done
 
@@ -94,7 +97,7 @@ def _refuse_stale_plan(ask: Ask, step: Step, done: Networks, change: Change) -> 
 
 def _step(
     ask: Ask, step: Step, done: Networks, data: Data | None, coding: Mapping[str, Any] | None, given: _Given
-) -> Change:  # fmt: skip
+) -> tuple[Change, Path]:  # fmt: skip
     one = pick("passes", step.name, what="pass")
     network = done.half or done.float32
 
@@ -117,7 +120,7 @@ def _step(
 
     folder = ask.cache.step("pass", _key(ask, step, done, data, coding, given), make)
     change = restore(folder / "change.json", Change)
-    return replace(change, network=placed(change.network, folder))
+    return replace(change, network=placed(change.network, folder)), folder
 
 
 def _key(

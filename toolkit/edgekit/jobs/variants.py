@@ -69,6 +69,7 @@ class Networks:
         plan: Where a pass made one.
         dense: The float graph before the first pass that changed its outputs on purpose, None where none did.
         facts: Of each pass by name.
+        folders: Where each pass wrote, by name.
     """
 
     float32: Network
@@ -76,6 +77,7 @@ class Networks:
     plan: QuantPlan | None = None
     dense: Network | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
 
 def wanted_for(ask: Ask, networks: Networks) -> list[Wanted]:
