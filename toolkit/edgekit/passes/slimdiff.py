@@ -235,10 +235,12 @@ def _in_time(
             "passes.slimdiff.speedup: latency is not measured for this device here",
             hint="Give keep, remove_params or mac_cut, or compile for a device that answers.",
         )
-    total, timed = solution.total("macs"), []
+    total = solution.total("macs")
+    timed: list[dict[str, float]] = []
     units = slimming.units_of(solution, how, cost="macs")
-    low, high = sum(u.least * u.cost for u in units) / total, 1.0
-    share, sizes = low, {}
+    share = sum(u.least * u.cost for u in units) / total
+    low, high = (share, 0.0), (1.0, 1.0)
+    sizes: dict[str, int] = {}
     for k in range(_TRIES):
         watcher().phase(f"budget for {speedup:g} times as fast: {share:.3f} of the multiply-adds")
         sizes = slimming.spent(solution, how, share * total * (1 + 1e-9), cost="macs")
@@ -257,20 +259,24 @@ def _in_time(
             )
         if abs(ratio / speedup - 1) <= _NEAR:
             break
-        low, high = (low, share) if ratio < speedup else (share, high)
-        share = _next_share(timed, speedup, low, high)
+        if ratio > speedup:
+            low = (share, 1 / ratio)
+        else:
+            high = (share, 1 / ratio)
+        share = _next_share(low, high, speedup)
     return sizes, timed
 
 
-def _next_share(timed: Sequence[Mapping[str, float]], speedup: float, low: float, high: float) -> float:
-    """Return where the line through what was measured reaches the wanted time, kept inside the bracket."""
-    slim = [1 / t["ratio"] for t in timed]
-    shares = [t["share"] for t in timed]
-    # Time falls nearly in proportion to the multiply-adds that go.
-    slope, offset = np.polyfit([*shares, 1.0], [*slim, 1.0], 1)
-    wanted = (1 / speedup - offset) / slope if slope > 0 else (low + high) / 2
-    margin = 0.1 * (high - low)
-    return float(np.clip(wanted, low + margin, high - margin))
+def _next_share(low: tuple[float, float], high: tuple[float, float], speedup: float) -> float:
+    """Return where the line between both ends of the bracket reaches the wanted time.
+
+    Args:
+        low: Share that is fast enough, and its time as a part of the dense network's.
+        high: Share that is not, and the same.
+        speedup: Wanted.
+    """
+    part = (1 / speedup - low[1]) / max(high[1] - low[1], 1e-9)
+    return low[0] + float(np.clip(part, 0.1, 0.9)) * (high[0] - low[0])
 
 
 def _exported(module: Any, network: Network, out: Path, scene: Scene) -> Network:
