@@ -6,6 +6,7 @@ import io
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def write_part(module: Any, inputs: Mapping[str, Any], output: str, path: Path, 
     if count * 4 <= MOST_BYTES:
         model = slim(part_to_onnx(module, inputs, output, opset=opset), where=path.stem)
     elif count * 2 <= MOST_BYTES:
-        model = _in_half(module, inputs, output, opset=opset)
+        return _write_half(module, inputs, output, path, opset=opset)
     else:
         raise RecipeError(
             f"{path.stem}: {count / 1e6:.0f} M parameters do not fit into one ONNX file, not in float16 either",
@@ -142,25 +143,40 @@ def _trace(module: Any, inputs: Mapping[str, Any], output: str, where: Any, *, o
         )  # fmt: skip
 
 
-def _in_half(module: Any, inputs: Mapping[str, Any], output: str, *, opset: int) -> Any:
-    """Return the ModelProto with float16 weights behind Casts; the tracer writes weights beside the file, one by one."""
-    onnx = need("onnx", extra="host")
+def _write_half(module: Any, inputs: Mapping[str, Any], output: str, path: Path, *, opset: int) -> Cost:
+    """Write a part with float16 weights behind Casts; the tracer puts weights beside its file, one by one."""
+    onnx, torch = need("onnx", extra="host"), need("torch", extra="diffusion")
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "traced.onnx"
         _trace(module, inputs, output, str(file), opset=opset)
-        return store_half(onnx.load(str(file)), in_place=True)
+        model = store_half(onnx.load(str(file)), in_place=True)
+    name_nodes(model.graph)
+    save_onnx(model, path)
+    # Shapes of a graph that was not simplified are not all known; torch counts what it runs, fused attention left out.
+    attention, counter = (
+        need("torch.nn.attention"),
+        need("torch.utils.flop_counter").FlopCounterMode(display=False),
+    )
+    with torch.no_grad(), attention.sdpa_kernel(attention.SDPBackend.MATH), counter:
+        module(*inputs.values())
+    return replace(cost_of(model), gflops=counter.get_total_flops() / 1e9)
 
 
 def part_parity(module: Any, path: str, inputs: Mapping[str, Any], *, where: str) -> float:
     """Return the largest error of a part's file against torch, relative to the largest output.
 
     Raises:
-        ContractError: It is above 1e-3.
+        ContractError: It is above 1e-3, or the part gives values that are not finite.
     """
     torch, ort = need("torch", extra="diffusion"), need("onnxruntime", extra="host")
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     with torch.no_grad():
         wanted = module(*inputs.values()).numpy()
+    if not np.isfinite(wanted).all():
+        raise ContractError(
+            f"{where}: what it gives is not finite",
+            hint="Look for NaN or infinity in its weights; save them again.",
+        )
     known = {i.name for i in session.get_inputs()}
     found = session.run(None, {n: v.numpy() for n, v in inputs.items() if n in known})[0]
     error = float(np.abs(found - wanted).max()) / max(float(np.abs(wanted).max()), 1e-12)

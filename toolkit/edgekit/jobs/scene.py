@@ -140,12 +140,21 @@ def _refuse_size(pipeline: Pipeline) -> None:
 
 
 def weights_of(pipeline: Pipeline) -> int:
-    """Return the parameters of the network, by the headers of its files."""
+    """Return the parameters of the network, by the headers of its files.
+
+    Raises:
+        RecipeError: A file is damaged.
+    """
     tensors = need("safetensors", extra="diffusion")
     count = 0
     for file in sorted((pipeline.folder / pipeline.network).glob("*.safetensors")):
-        with tensors.safe_open(file, framework="numpy") as opened:
-            count += sum(int(np.prod(opened.get_slice(n).get_shape())) for n in opened.keys())  # noqa: SIM118
+        try:
+            with tensors.safe_open(file, framework="numpy") as opened:
+                count += sum(int(np.prod(opened.get_slice(n).get_shape())) for n in opened.keys())  # noqa: SIM118
+        except (OSError, tensors.SafetensorError) as error:
+            raise RecipeError(
+                f"{file}: is damaged ({error})", hint="Fetch the pipeline again, or save it whole."
+            ) from error
     return count
 
 
