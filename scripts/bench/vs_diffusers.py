@@ -10,13 +10,13 @@ alternating rounds; memory is the process's peak. Leaves docs/evidence/vs_diffus
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,6 +90,36 @@ def contender(kind: str, where: str, folder: str) -> None:
     print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), flush=True)
 
 
+def rounds(words: dict[str, list[str]], count: int) -> dict[str, Any]:
+    """Return what every contender took, alternating in shuffled order, and how far its pictures are from diffusers'."""
+    rows: dict[str, Any] = {}
+    children = {
+        n: subprocess.Popen(w, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for n, w in words.items()
+    }
+    for name, child in children.items():
+        rows[name] = {"ready_s": json.loads(child.stdout.readline())["ready_s"], "s": [], "images": {}}
+    order = np.random.default_rng(0)
+    for k in range(count):
+        for name in order.permutation(list(children)):
+            children[name].stdin.write(f"{k}\n")
+            children[name].stdin.flush()
+            said = json.loads(children[name].stdout.readline())
+            rows[name]["s"].append(said["s"])
+            rows[name]["images"][k % len(PROMPTS)] = said["image"]
+    for name, child in children.items():
+        child.stdin.close()
+        rows[name]["peak_mb"] = json.loads(child.stdout.readline())["peak_mb"]
+        child.wait()
+    theirs, seconds = rows["diffusers"]["images"], np.array(rows["diffusers"]["s"])
+    for row in rows.values():
+        images = row.pop("images")
+        row["apart"] = float(max(np.abs(np.array(images[k]) - np.array(theirs[k])).max() for k in images))
+        row["median_s"] = float(np.median(row["s"]))
+        row["times_as_fast_as_diffusers"] = float(np.median(seconds / np.array(row["s"])))
+    return rows
+
+
 def main() -> None:
     """Hold the rounds, and write what was found."""
     parser = argparse.ArgumentParser(
@@ -106,64 +136,26 @@ def main() -> None:
         contender(*given.contender)
         return
     from edgekit.bundle.read import open_bundle
-    from edgekit.core import versions
-    from edgekit.machine.probe import passport
     from edgekit.models.pipelines import shipped_pipelines
+
+    sys.path.insert(0, str(ROOT / "scripts" / "evidence"))
+    from where import leave
 
     folder = str(shipped_pipelines()["glyphs-ldm"])
     with open_bundle(given.bundle) as bundle:
         variants = [v.name for v in bundle.manifest.variants]
-    words = {
-        f"edgekit {v}": [sys.executable, __file__, "--contender", "edgekit", f"{given.bundle}::{v}", folder]
-        for v in variants
-    }
-    words["diffusers"] = [sys.executable, __file__, "--contender", "diffusers", folder, folder]
+    own = [sys.executable, __file__, "--contender"]
+    words = {f"edgekit {v}": [*own, "edgekit", f"{given.bundle}::{v}", folder] for v in variants}
+    words["diffusers"] = [*own, "diffusers", folder, folder]
     if given.peer_python:
-        words["optimum onnxruntime"] = [
-            given.peer_python,
-            __file__,
-            "--contender",
-            "optimum",
-            given.peer_model,
-            folder,
-        ]
-    rows = {}
-    children = {
-        n: subprocess.Popen(w, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for n, w in words.items()
-    }
-    for name, child in children.items():
-        rows[name] = {"ready_s": json.loads(child.stdout.readline())["ready_s"], "s": [], "images": {}}
-    order = np.random.default_rng(0)
-    for k in range(given.rounds):
-        for name in order.permutation(list(children)):
-            children[name].stdin.write(f"{k}\n")
-            children[name].stdin.flush()
-            said = json.loads(children[name].stdout.readline())
-            rows[name]["s"].append(said["s"])
-            rows[name]["images"][k % len(PROMPTS)] = said["image"]
-    for name, child in children.items():
-        child.stdin.close()
-        rows[name]["peak_mb"] = json.loads(child.stdout.readline())["peak_mb"]
-        child.wait()
-    theirs = rows["diffusers"]["images"]
-    for row in rows.values():
-        images = row.pop("images")
-        row["apart"] = float(max(np.abs(np.array(images[k]) - np.array(theirs[k])).max() for k in images))
-        row["median_s"] = float(np.median(row["s"]))
-        row["times_as_fast_as_diffusers"] = float(
-            np.median(np.array(rows["diffusers"]["s"]) / np.array(row["s"]))
-        )
-    record = {
-        "rows": rows, "rounds": given.rounds, "steps": STEPS, "guidance": GUIDANCE, "machine": passport(), "date": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d"),
-        "tools": versions.versions("torch", "diffusers", "onnxruntime", "openvino"),
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip(),
-    }  # fmt: skip
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / f"vs_diffusers-{record['date']}.json").write_text(json.dumps(record, indent=1) + "\n")
+        words["optimum onnxruntime"] = [given.peer_python, *own[1:], "optimum", given.peer_model, folder]
+    rows = rounds(words, given.rounds)
+    record = {"rows": rows, "rounds": given.rounds, "steps": STEPS, "guidance": GUIDANCE}
+    leave(given.out, "vs_diffusers", record, packages=("torch", "diffusers", "onnxruntime", "openvino"))
     for name, row in rows.items():
+        ratio = row["times_as_fast_as_diffusers"]
         print(
-            f"{name}: {row['median_s'] * 1000:.1f} ms, {row['times_as_fast_as_diffusers']:.2f} x, {row['peak_mb']:.0f} MB, apart {row['apart']:.4f}"
+            f"{name}: {1000 * row['median_s']:.1f} ms, {ratio:.2f} x, {row['peak_mb']:.0f} MB, apart {row['apart']:.4f}"
         )
 
 

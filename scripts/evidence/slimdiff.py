@@ -11,15 +11,15 @@ Leaves docs/evidence/slimdiff/glyphs-DATE.json.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
+import itertools
 import json
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from where import leave
 
 from edgekit.calibration import slimming
 from edgekit.calibration.rewriting import cut
@@ -29,7 +29,6 @@ from edgekit.core import versions
 from edgekit.core.cache import StepCache
 from edgekit.export.diffusion_onnx import decoder_module
 from edgekit.jobs.painted import judge_session, label_of
-from edgekit.machine.probe import passport
 from edgekit.models.pipelines import load_network, load_part, read_pipeline, shipped_pipelines
 from edgekit.passes.protocol import Scene
 from edgekit.passes.slimdiff import conditions
@@ -116,6 +115,37 @@ def arm(
     }  # fmt: skip
 
 
+def every_arm(
+    stage: Stage, keeps: tuple[float, ...], arms: tuple[str, ...], cache: StepCache
+) -> dict[str, Any]:
+    """Return what every arm gives, by name and share; each is kept."""
+    seen = Seen()
+    walked(stage.network, stage.step, seen=seen, record=evenly(6, STEPS))
+    dense = {"seen": seen, "answers": answers_at(stage.network, stage.step, seen, guidance=1.0)}
+    dense["finals"] = [walked(stage.network, w) for w in stage.walks]
+    params = sum(p.numel() for p in stage.network.parameters())
+    found: dict[str, Any] = {"dense": {"right": [stage.right(f) for f in dense["finals"]], "params": params}}
+    for keep, name in itertools.product(keeps, arms):
+        method, allocation = ARMS[name]
+        how = slimming.Slimming(method=method, allocation=allocation, round_ranks=1, round_neurons=8)
+
+        def make(folder: Path, how: slimming.Slimming = how, keep: float = keep) -> None:
+            (folder / "arm.json").write_text(json.dumps(arm(stage, dense, how, keep, cache)))
+
+        inputs = {
+            "arm": name, "keep": keep, "pictures": stage.pictures, "seeds": stage.seeds, "code": versions.code(),
+            "net": stage.pipeline.sha256,
+        }  # fmt: skip
+        one = json.loads((cache.step("evidence-arm", inputs, make) / "arm.json").read_text())
+        found[f"{name} {keep:g}"] = one
+        right = np.mean(one["right"])
+        print(
+            f"{name} {keep:g}: step {one['step_error']:.2g}, latents {np.mean(one['latent_error']):.2g}, right {right:.4f}",
+            flush=True,
+        )
+    return found
+
+
 def main() -> None:
     """Run every arm that is not there yet, and write them all."""
     parser = argparse.ArgumentParser(
@@ -129,57 +159,14 @@ def main() -> None:
     given = parser.parse_args()
     pictures, seeds = (40, 1) if given.slice else (given.pictures, given.seeds)
     keeps, arms = ((0.587,), ("magnitude", "uniform")) if given.slice else (KEEPS, tuple(ARMS))
-    stage, cache, begun = Stage(pictures, seeds), StepCache(root=given.work), time.time()
+    stage, begun = Stage(pictures, seeds), time.perf_counter()
     with quick_threads(stage.network, stage.walks[0]):
-        seen = Seen()
-        walked(stage.network, stage.step, seen=seen, record=evenly(6, STEPS))
-        dense = {"seen": seen, "answers": answers_at(stage.network, stage.step, seen, guidance=1.0)}
-        dense["finals"] = [walked(stage.network, w) for w in stage.walks]
-        found = {
-            "dense": {
-                "right": [stage.right(f) for f in dense["finals"]],
-                "params": sum(p.numel() for p in stage.network.parameters()),
-            }
-        }
-        for keep in keeps:
-            for name in arms:
-                method, allocation = ARMS[name]
-
-                def make(
-                    folder: Path,
-                    name: str = name,
-                    method: str = method,
-                    allocation: str = allocation,
-                    keep: float = keep,
-                ) -> None:
-                    how = slimming.Slimming(
-                        method=method, allocation=allocation, round_ranks=1, round_neurons=8
-                    )
-                    (folder / "arm.json").write_text(json.dumps(arm(stage, dense, how, keep, cache)))
-
-                inputs = {
-                    "arm": name,
-                    "keep": keep,
-                    "pictures": pictures,
-                    "seeds": seeds,
-                    "code": versions.code(),
-                    "net": stage.pipeline.sha256,
-                }
-                found[f"{name} {keep:g}"] = one = json.loads(
-                    (cache.step("evidence-arm", inputs, make) / "arm.json").read_text()
-                )
-                print(
-                    f"{name} {keep:g}: step {one['step_error']:.2g}, latents {np.mean(one['latent_error']):.2g}, right {np.mean(one['right']):.4f}",
-                    flush=True,
-                )
+        found = every_arm(stage, keeps, arms, StepCache(root=given.work))
     record = {
         "arms": found, "pictures": pictures, "seeds": seeds, "steps": STEPS, "guidance": GUIDANCE, "calibration_prompts": 60,
-        "minutes": round((time.time() - begun) / 60, 1), "machine": passport(), "date": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d"),
-        "tools": versions.versions("torch", "diffusers", "numpy"),
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip(),
+        "minutes": round((time.perf_counter() - begun) / 60, 1),
     }  # fmt: skip
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / f"glyphs-{record['date']}.json").write_text(json.dumps(record, indent=1) + "\n")
+    leave(given.out, "glyphs", record, packages=("torch", "diffusers", "numpy"))
 
 
 if __name__ == "__main__":

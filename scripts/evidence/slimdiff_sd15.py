@@ -11,7 +11,6 @@ Random weights say nothing of pictures; sizes, times and memory are those of rea
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import resource
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from where import leave
 
 from edgekit.calibration import slimming
 from edgekit.calibration.rewriting import cut
@@ -28,7 +28,6 @@ from edgekit.calibration.walks import Walk
 from edgekit.core import versions
 from edgekit.core.cache import StepCache
 from edgekit.export.diffusion_onnx import network_inputs, network_module
-from edgekit.machine.probe import passport
 from edgekit.models.pipelines import Pipeline
 from edgekit.plans.schedules import Noise, Schedule
 
@@ -153,6 +152,52 @@ def timed(graphs: dict[str, Path], engine: str, *, rounds: int, threads: int) ->
     }  # fmt: skip
 
 
+class Phases:
+    """What took how long."""
+
+    def __init__(self) -> None:
+        self.minutes: dict[str, float] = {}
+        self.begun = self._since = time.perf_counter()
+
+    def done(self, name: str) -> None:
+        """Note and print that a phase ended."""
+        now = time.perf_counter()
+        self.minutes[name], self._since = round((now - self._since) / 60, 2), now
+        print(f"{name}: {self.minutes[name]} min, peak {peak_gb():.1f} GB", flush=True)
+
+
+def peak_gb() -> float:
+    """Return the most memory this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def slimmed(
+    config: dict[str, Any], width: int, given: argparse.Namespace, phases: Phases
+) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Return the graphs of the network as it came and slimmed to both budgets, and what was cut."""
+    network = network_of(config)
+    pipeline, walk, probe = walks_of(config, width)
+    how = slimming.Slimming(probe="plain", probed=1, record=4, memory_mb=0.5 if given.slice else 500)
+    key = {"network": f"random {config}", "code": versions.code()}
+    solution = slimming.solution_of(network, walk, probe, how, keep=StepCache(root=given.work).step, key=key)
+    phases.done("moments, decompositions, probes")
+    total, params = solution.total("params"), sum(p.numel() for p in network.parameters())
+    graphs, arms = {"dense": export(network, pipeline, walk.shape, given.work / "dense")}, {}
+    for name, removed in (("100M fewer", min(100e6, 0.413 * total)), ("keep 0.25", 0.75 * total)):
+        sizes = slimming.spent(solution, how, total - removed)
+        gone = sum((s.size - sizes[n]) * s.params for n, s in solution.sites.items())
+        with cut(network, slimming.changes(solution, sizes), solution.moments):
+            left = sum(p.numel() for p in network.parameters())
+            graphs[name] = export(network, pipeline, walk.shape, given.work / name.replace(" ", "-"))
+        arms[name] = {
+            "asked": removed, "removed": gone, "params": left, "groups": slimming.table(solution, sizes),
+            "file_mb": sum(p.stat().st_size for p in graphs[name].parent.iterdir() if p.suffix != ".npz") / 1e6,
+        }  # fmt: skip
+        assert params - left == gone
+    phases.done("cuts and exports")
+    return graphs, {"params": params, "cuttable": total, "arms": arms}
+
+
 def main() -> None:
     """Run what is not there yet, and write it all."""
     parser = argparse.ArgumentParser(
@@ -170,52 +215,20 @@ def main() -> None:
         stepper(given.graph, given.step, given.threads)
         return
     config, width = (SMALL, 48) if given.slice else (SD15, 768)
-    begun, phases = time.time(), {}
-
-    def done(phase: str, since: float) -> float:
-        phases[phase] = round((time.time() - since) / 60, 2)
-        print(
-            f"{phase}: {phases[phase]} min, peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB",
-            flush=True,
-        )
-        return time.time()
-
-    network = network_of(config)
-    pipeline, walk, probe = walks_of(config, width)
-    cache = StepCache(root=given.work)
-    how = slimming.Slimming(probe="plain", probed=1, record=4, memory_mb=0.5 if given.slice else 500)
-    key = {"network": f"random {config}", "code": versions.code()}
-    at = time.time()
-    solution = slimming.solution_of(network, walk, probe, how, keep=cache.step, key=key)
-    at = done("moments, decompositions, probes", at)
-    total, params = solution.total("params"), sum(p.numel() for p in network.parameters())
-    graphs = {"dense": export(network, pipeline, walk.shape, given.work / "dense")}
-    arms = {}
-    for name, removed in (("100M fewer", min(100e6, 0.413 * total)), ("keep 0.25", 0.75 * total)):
-        sizes = slimming.spent(solution, how, total - removed)
-        gone = sum((s.size - sizes[n]) * s.params for n, s in solution.sites.items())
-        with cut(network, slimming.changes(solution, sizes), solution.moments):
-            left = sum(p.numel() for p in network.parameters())
-            graphs[name] = export(network, pipeline, walk.shape, given.work / name.replace(" ", "-"))
-        arms[name] = {
-            "asked": removed, "removed": gone, "params": left, "groups": slimming.table(solution, sizes),
-            "file_mb": sum(p.stat().st_size for p in graphs[name].parent.iterdir() if p.suffix != ".npz") / 1e6,
-        }  # fmt: skip
-        assert params - left == gone
-    done("cuts and exports", at)
-    del network
-    slim_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    at = time.time()
+    phases = Phases()
+    graphs, record = slimmed(config, width, given, phases)
+    peak = peak_gb()
     steps = {e: timed(graphs, e, rounds=given.rounds, threads=given.threads) for e in ENGINES}
-    done("timing", at)
-    record = {
-        "params": params, "cuttable": total, "arms": arms, "steps": steps, "phases_min": phases, "minutes": round((time.time() - begun) / 60, 1),
-        "peak_gb": slim_peak, "rounds": given.rounds, "machine": passport(), "date": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d"),
-        "tools": versions.versions("torch", "diffusers", "onnxruntime", "openvino", "numpy"),
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip(),
-    }  # fmt: skip
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / f"sd15-{record['date']}.json").write_text(json.dumps(record, indent=1) + "\n")
+    phases.done("timing")
+    minutes = round((time.perf_counter() - phases.begun) / 60, 1)
+    record |= {
+        "steps": steps,
+        "phases_min": phases.minutes,
+        "minutes": minutes,
+        "peak_gb": peak,
+        "rounds": given.rounds,
+    }
+    leave(given.out, "sd15", record, packages=("torch", "diffusers", "onnxruntime", "openvino", "numpy"))
     print(json.dumps({e: s["times_as_fast"] for e, s in steps.items()}, indent=1))
 
 

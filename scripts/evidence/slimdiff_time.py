@@ -11,14 +11,13 @@ dense in a contest of its own, and this is what stands here. Leaves docs/evidenc
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from edgekit.core import versions
-from edgekit.machine.probe import passport
+from where import leave
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEPT = ROOT / "docs" / "evidence" / "slimdiff"
@@ -77,19 +76,20 @@ def main() -> None:
         str(given.work / "cache"),
     ]
     subprocess.run(words, check=True, cwd=given.work)
-    report = json.loads((given.work / "out" / "dit-local" / "report.json").read_text())
-    facts = report["passes"]["slimdiff"]
-    dense = sum(g["macs"] for g in facts["groups"]) / (facts["gmacs_before"] * 1e9)
-    record = {
-        "params": params, "asked": given.speedup, "delivered": report["paints"]["step_ratio"], "timed": facts["timed"],
-        "cuttable_share_of_macs": dense, "kept_share": facts["kept_share"], "params_after": facts["params_after"],
-        "gmacs": [facts["gmacs_before"], facts["gmacs_after"]], "engine": report["chosen"], "shape": shape, "machine": passport(),
-        "date": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d"), "tools": versions.versions("torch", "diffusers", "onnxruntime"),
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip(),
-    }  # fmt: skip
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / f"time-{record['date']}.json").write_text(json.dumps(record, indent=1) + "\n")
+    record = found(json.loads((given.work / "out" / "dit-local" / "report.json").read_text()))
+    record |= {"params": params, "asked": given.speedup, "shape": shape}
+    leave(given.out, "time", record, packages=("torch", "diffusers", "onnxruntime"))
     print(f"asked {given.speedup:g}, delivered {record['delivered'][0]:.3f}")
+
+
+def found(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a report stands in the record."""
+    facts = report["passes"]["slimdiff"]
+    return {
+        "delivered": report["paints"]["step_ratio"], "timed": facts["timed"], "kept_share": facts["kept_share"],
+        "cuttable_share_of_macs": sum(g["macs"] for g in facts["groups"]) / (facts["gmacs_before"] * 1e9),
+        "params_after": facts["params_after"], "gmacs": [facts["gmacs_before"], facts["gmacs_after"]], "engine": report["chosen"],
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

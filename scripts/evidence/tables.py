@@ -15,6 +15,7 @@ from typing import Any
 import bench_tables
 import gamma_tables
 import growing_tables
+import slim_tables
 from where import machine
 
 from edgekit.predict.latency import judge
@@ -340,6 +341,8 @@ TABLES = {
     "growing-accuracy": (("docs/progressive-loading.md",), growing_tables.accuracy),
     "growing-int8": (("docs/progressive-loading.md",), growing_tables.with_int8),
     "growing-serve": (("docs/progressive-loading.md",), growing_tables.serve),
+    "slim-arms": (("README.md", "docs/slimdiff.md"), slim_tables.arms),
+    "slim-time": (("docs/slimdiff.md",), slim_tables.by_time),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel, StableDiffusionPipeline
 from onnx import numpy_helper
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import edgekit
 from edgekit.calibration import slimming
@@ -23,38 +22,25 @@ from edgekit.calibration.rewriting import cut
 from edgekit.calibration.walks import Seen as SeenOnTheWay
 from edgekit.calibration.walks import Walk, answers_at, apart, evenly, walked
 from edgekit.core.cache import StepCache
-from edgekit.models.pipelines import load_network, read_pipeline, shipped_pipelines
+from edgekit.models.pipelines import load_network, read_pipeline
 from edgekit.passes.protocol import Scene
 from edgekit.passes.slimdiff import conditions
 from edgekit.plans.schedules import Schedule
+from tests import pictures
 from tests.conftest import run_edgekit
 
 pytestmark = pytest.mark.slow
 
-OWN = shipped_pipelines()["glyphs-ldm"]
-PROMPTS = [p for p in (OWN / "prompts.txt").read_text().splitlines() if p and not p.startswith("#")]
-SLIM = "slimdiff: {keep: 0.587, prompts: 24, steps: 8, record: 5, probe_prompts: 3, probe_steps: 5, round_ranks: 1, round_neurons: 8}"
-
-
-def recipe(folder: Path, passes: str = "", *, pipeline: Path = OWN, more: str = "", gates: str = "") -> Path:
-    """Write a recipe of the shipped pipeline, or of another one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "prompts.txt").exists():
-        (folder / "prompts.txt").write_text("\n".join(PROMPTS[:40]) + "\n")
-    path = folder / "pics.yaml"
-    path.write_text(
-        f"schema: edgekit/recipe/v1\nmodel: {{pipeline: {pipeline}}}\n"
-        f"diffusion: {{prompts: prompts.txt, held_out: 4, steps: 8, guidance: 3, judge: {OWN / 'judge.onnx'}, judged: 30{more}}}\n"
-        f"passes: [{passes}]\ngates: {{{gates}}}\nbench: {{mode: smoke}}\n"
-    )
-    return path
+OWN, PROMPTS, SLIM = pictures.OWN, pictures.PROMPTS, pictures.SLIM
 
 
 @pytest.fixture(scope="module")
 def slim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped pipeline, slimmed and quantized."""
     folder = tmp_path_factory.mktemp("slim")
-    path = recipe(folder, f"{SLIM}, quantize-int8", gates="latent_error: 0.1, task_drop: 0.1, speedup: 0.1")
+    path = pictures.recipe(
+        folder, f"{SLIM}, quantize-int8", gates="latent_error: 0.1, task_drop: 0.1, speedup: 0.1"
+    )
     ran = run_edgekit("compile", path, "-o", folder / "out")
     assert ran.code == 0, ran.err + ran.out
     return folder / "out" / "pics-local"
@@ -64,7 +50,7 @@ def slim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped pipeline as it is."""
     folder = tmp_path_factory.mktemp("dense")
-    ran = run_edgekit("compile", recipe(folder), "-o", folder / "out")
+    ran = run_edgekit("compile", pictures.recipe(folder), "-o", folder / "out")
     assert ran.code == 0, ran.err
     return folder / "out" / "pics-local"
 
@@ -354,7 +340,7 @@ def dit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_class_conditional_transformer_is_slimmed_and_paints(dit: Path, tmp_path: Path):
     (tmp_path / "prompts.txt").write_text("\n".join(f"thing {k}" for k in range(10)))
     passes = "slimdiff: {mac_cut: 0.2, prompts: 8, steps: 4, record: 2, probe_prompts: 2, probe: guided}"
-    path = recipe(tmp_path, passes, pipeline=dit)
+    path = pictures.recipe(tmp_path, passes, pipeline=dit)
     path.write_text(path.read_text().replace(f"judge: {OWN / 'judge.onnx'}, judged: 30", "judged: 0"))
     ran = run_edgekit("compile", path, "-o", tmp_path / "out")
     assert ran.code == 0, ran.err
@@ -366,96 +352,6 @@ def test_a_class_conditional_transformer_is_slimmed_and_paints(dit: Path, tmp_pa
         assert (by_name.images == by_number.images).all()
         with pytest.raises(edgekit.core.errors.RecipeError, match="no such class"):
             model.generate("thing 12")
-
-
-def copy(to: Path) -> Path:
-    """Return a copy of the shipped pipeline."""
-    return Path(shutil.copytree(OWN, to / "pipe"))
-
-
-def edit(path: Path, **change: object) -> None:
-    """Change keys of a JSON file."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-
-
-def broken(kind: str, folder: Path) -> Path:
-    """Return a copy of the shipped pipeline with a fault."""
-    pipe = copy(folder)
-    if kind == "no text encoder":
-        shutil.rmtree(pipe / "text_encoder")
-        edit(pipe / "model_index.json", text_encoder=[None, None])
-    elif kind == "text encoder gone":
-        shutil.rmtree(pipe / "text_encoder")
-    elif kind == "another width":
-        edit(pipe / "text_encoder" / "config.json", hidden_size=32)
-    elif kind == "no index":
-        (pipe / "model_index.json").unlink()
-    elif kind == "another network":
-        edit(pipe / "model_index.json", unet=["diffusers", "UNet3DConditionModel"])
-    elif kind == "further input":
-        edit(pipe / "unet" / "config.json", addition_embed_type="text_time")
-    elif kind == "truncated weights":
-        file = pipe / "unet" / "diffusion_pytorch_model.safetensors"
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    elif kind == "pickle":
-        (pipe / "unet" / "diffusion_pytorch_model.safetensors").rename(
-            pipe / "unet" / "diffusion_pytorch_model.bin"
-        )
-    elif kind == "nan":
-        file = pipe / "unet" / "diffusion_pytorch_model.safetensors"
-        state = load_file(file)
-        name = next(n for n in state if "attn1.to_q" in n)
-        state[name][0, 0] = float("nan")
-        save_file(state, file)
-    return pipe
-
-
-@pytest.mark.parametrize(
-    ("kind", "code", "said"),
-    [
-        ("no text encoder", 2, "text_encoder"), ("text encoder gone", 2, "text_encoder"), ("another width", 2, "two models"),
-        ("no index", 2, "model_index.json"), ("another network", 2, "UNet3DConditionModel"), ("further input", 2, "addition_embed_type"),
-        ("truncated weights", 2, "unet"), ("pickle", 2, "safetensors"), ("nan", 4, "not finite"),
-    ],
-)  # fmt: skip
-def test_a_broken_pipeline_is_refused_and_nothing_is_left(kind: str, code: int, said: str, tmp_path: Path):
-    path = recipe(tmp_path / "r", SLIM, pipeline=broken(kind, tmp_path))
-    ran = run_edgekit("compile", path, "-o", tmp_path / "out", "--work-dir", tmp_path / "cache")
-    assert ran.code == code, ran.err
-    assert said in ran.err
-    assert "Traceback" not in ran.err
-    assert not (tmp_path / "out" / "pics-local").exists()
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("prompts: prompts.txt", "prompts: gone.txt", "gone.txt"), ("prompts: prompts.txt", "prompts: empty.txt", "at least 2"),
-        ("keep: 0.587", "keep: 0.587, speedup: 2", "keep and speedup"), ("keep: 0.587, ", "", "found none"),
-        ("keep: 0.587", "keep: 0.01", "keeps an eighth"), ("keep: 0.587", "keep: 1.5", "shares below 1"),
-        ("steps: 8, guidance", "steps: 0, guidance", "diffusion.steps"), ("bench:", "data: {path: digits-mini}\nbench:", "data"),
-        ("passes: [", "passes: [sparsify-2-4, ", "sparsify-2-4"), ("passes: [", "passes: [simplify, ", "slimdiff first"),
-        ("judge: ", "judge: no-", "judge"), (str(OWN), "glyphs-ldn", "glyphs-ldm"),
-    ],
-)  # fmt: skip
-def test_a_recipe_that_cannot_work_is_refused(old: str, new: str, said: str, tmp_path: Path):
-    path = recipe(tmp_path, SLIM)
-    (tmp_path / "empty.txt").write_text("# nothing\n")
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new, 1))
-    ran = run_edgekit("compile", path, "-o", tmp_path / "out")
-    assert ran.code == 2, ran.err
-    assert said in ran.err, ran.err
-    assert not (tmp_path / "out" / "pics-local").exists()
-
-
-def test_too_little_memory_is_told_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from edgekit.core.errors import ResourceError
-    from edgekit.jobs import scene
-
-    monkeypatch.setattr(scene, "available_bytes", lambda: 1_000_000)
-    with pytest.raises(ResourceError, match="parameters need about"):
-        scene._refuse_size(read_pipeline(OWN))
 
 
 def test_a_budget_is_found_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -530,24 +426,3 @@ def test_large_networks_store_half_and_compute_the_same(tmp_path: Path, monkeypa
     monkeypatch.setattr(diffusion_onnx, "MOST_BYTES", 1_000_000)
     with pytest.raises(RecipeError, match="do not fit"):
         diffusion_onnx.write_part(module, inputs, "answer", tmp_path / "none.onnx", opset=17)
-
-
-def test_without_diffusers_the_extra_is_named(tmp_path: Path):
-    hidden = tmp_path / "hidden"
-    hidden.mkdir()
-    (hidden / "sitecustomize.py").write_text(
-        "import sys\nclass R:\n    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'diffusers':\n            raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, R())\nimport importlib.util as u\n_f = u.find_spec\n"
-        "u.find_spec = lambda n, p=None: None if n.partition('.')[0] == 'diffusers' else _f(n, p)\n"
-    )
-    path = recipe(tmp_path / "r", SLIM)
-    ran = run_edgekit(
-        "compile",
-        path,
-        "-o",
-        tmp_path / "out",
-        env={"PYTHONPATH": f"{hidden}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-    )
-    assert ran.code == 7, ran.err
-    assert "edgekit[diffusion]" in ran.err

@@ -15,6 +15,7 @@ from edgekit.graph.static import fix_shapes, slim
 from edgekit.models.architectures import architectures, is_ours, own_options
 from edgekit.models.classifiers import WHAT
 from edgekit.models.find import families, find_by_name, find_by_path, shipped_models
+from edgekit.models.pipelines import read_pipeline, shipped_pipelines
 from edgekit.models.records import Source
 from edgekit.models.small import SMALL
 from edgekit.models.weights import read_header
@@ -31,7 +32,15 @@ def listed() -> list[dict[str, str]]:
         {"name": n, "what": f"classifier, {x.what}", "needs": "edgekit[train]"} for n, x in SMALL.items()
     ]
     pictures = [{"name": n, "what": f"classifier, {w}", "needs": "edgekit[train]"} for n, w in WHAT.items()]
-    return [*ours, *small, *pictures] + [
+    painters = [
+        {
+            "name": n,
+            "what": f"diffusion pipeline, {read_pipeline(p).conditions}-conditional",
+            "needs": "edgekit[diffusion]",
+        }
+        for n, p in shipped_pipelines().items()
+    ]
+    return [*ours, *painters, *small, *pictures] + [
         {
             "name": n,
             "what": ("light detector" if n in architectures() else "ultralytics' architecture") + _options(n),

@@ -235,9 +235,7 @@ def noise_from(config: Mapping[str, Any], *, where: str) -> Noise:
             f"{where}: {bad[0]}: {config.get(bad[0])!r} is not known here",
             hint="Write the pipeline with a DDIM, PNDM, DPM-Solver++ or LCM scheduler of usual settings.",
         )
-    clip = config.get(
-        "clip_sample", "Euler" not in str(config.get("_class_name")) and "clip_sample" in config
-    )
+    clip = config.get("clip_sample", False)
     return Noise(
         train_steps=int(config.get("num_train_timesteps", 1000)), beta_start=float(config.get("beta_start", 0.0001)),
         beta_end=float(config.get("beta_end", 0.02)), betas=betas, predicts=predicts, spacing=spacing,
