@@ -41,6 +41,31 @@ def test_growing_models_can_be_trained_and_timed_again(what: str):
     ] in said
 
 
+@pytest.mark.parametrize("what", ["slimdiff", "slimdiff_sd15", "slimdiff_time"])
+def test_slimming_can_be_measured_again(what: str, tmp_path: Path):
+    more = ["--speedup", "1.2"] if what == "slimdiff_time" else []
+    run_script(
+        ROOT / f"scripts/evidence/{what}.py",
+        "--slice",
+        "--work",
+        tmp_path / "w",
+        "--out",
+        tmp_path / "out",
+        *more,
+    )
+    found = json.loads(next((tmp_path / "out").glob("*.json")).read_text())
+    if what == "slimdiff":
+        assert found["arms"]["uniform 0.587"]["step_error"] < found["arms"]["magnitude 0.587"]["step_error"]
+    elif what == "slimdiff_sd15":
+        assert all(0.99 * a["asked"] <= a["removed"] for a in found["arms"].values())
+        assert set(found["steps"]) == {"onnxruntime", "openvino"}
+        assert all(
+            set(s["median_s"]) == {"dense", "100M fewer", "keep 0.25"} for s in found["steps"].values()
+        )
+    else:
+        assert found["delivered"][0] > 1
+
+
 def test_the_bench_against_ultralytics_runs(tmp_path: Path):
     recipe = on_openvino("uav-yolov8n", tmp_path)
     ran = run_edgekit("compile", recipe, "--device", "local", "--quick", "-o", tmp_path)
