@@ -80,7 +80,7 @@ def test_a_broken_pipeline_is_refused_and_nothing_is_left(kind: str, code: int, 
     ("old", "new", "said"),
     [
         ("prompts: prompts.txt", "prompts: gone.txt", "gone.txt"), ("prompts: prompts.txt", "prompts: empty.txt", "at least 2"),
-        ("keep: 0.587", "keep: 0.587, speedup: 2", "keep and speedup"), ("keep: 0.587, ", "", "found none"),
+        ("keep: 0.587", "keep: 0.587, speedup: 2", "keep and speedup"), ("keep: 0.587", "mac_cut: 0.1, speedup: 2", "mac_cut and speedup"),
         ("keep: 0.587", "keep: 0.01", "keeps an eighth"), ("keep: 0.587", "keep: 1.5", "shares below 1"),
         ("steps: 8, guidance", "steps: 0, guidance", "diffusion.steps"), ("bench:", "data: {path: digits-mini}\nbench:", "data"),
         ("passes: [", "passes: [sparsify-2-4, ", "sparsify-2-4"), ("passes: [", "passes: [simplify, ", "slimdiff first"),

@@ -82,7 +82,7 @@ def test_a_fault_is_told_with_file_line_and_key(line: str, fault: str):
 
 def test_a_recipe_needs_exactly_one_model():
     assert (
-        "needs exactly one of name, path, function, found none"
+        "needs exactly one of name, path, function, pipeline, found none"
         in faults("schema: edgekit/recipe/v1\nmodel: {}\n")[0]
     )
 

@@ -21,7 +21,9 @@ from edgekit.passes.protocol import Change, Context, Pass, Scene
 from edgekit.plans.schedules import Schedule, check_schedule
 
 FOLDER = "slim-network"
-_METHODS = ("slimdiff", "modegpt", "plain", "magnitude")
+# What is kept where a recipe does not say: in our arms pictures are as good as before (docs/slimdiff.md).
+_KEEP = 0.75
+_OTHERS = ("remove_params", "mac_cut", "speedup")
 # A measured latency ratio within this of the one asked for is found.
 _NEAR = 0.03
 _TRIES = 9
@@ -29,13 +31,13 @@ _TRIES = 9
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of slimdiff: how much to cut (one of `keep`, `remove_params`, `mac_cut`, `speedup`), and how (arXiv 2509.21498).
+    """Settings of slimdiff: how much to cut, and how (arXiv 2509.21498).
 
     Attributes:
-        keep: Share of the parameters in attention and feed-forward layers that stays.
-        remove_params: Parameters that go, such as 100_000_000.
-        mac_cut: Share of the network's multiply-adds that goes.
-        speedup: How many times faster a step shall be, measured on the device.
+        keep: Share of the parameters in attention and feed-forward layers that stays; counts where none of the next three is given.
+        remove_params: Parameters that go, such as 100_000_000, instead.
+        mac_cut: Share of the network's multiply-adds that goes, instead.
+        speedup: How many times faster a step shall be, measured on the device, instead.
         method: slimdiff; modegpt, plain (SVD of weights) and magnitude are there to compare with.
         allocation: spectral (errors times what each group matters), tail (errors alone), uniform, influence (MoDeGPT's).
         probe: What a group matters is measured by: trajectory (final pictures), guided or plain (one step's answer).
@@ -52,7 +54,7 @@ class Settings:
         round_neurons: Multiple of neurons; 0 takes 64 from 1,024 on, else 8.
     """
 
-    keep: float = 0.0
+    keep: float = _KEEP
     remove_params: int = 0
     mac_cut: float = 0.0
     speedup: float = 0.0
@@ -72,11 +74,11 @@ class Settings:
     round_neurons: int = 0
 
     def __post_init__(self) -> None:
-        given = [k for k in ("keep", "remove_params", "mac_cut", "speedup") if getattr(self, k)]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
+        given = [k for k in _OTHERS if getattr(self, k)]
+        if len(given) > 1 or (given and self.keep != _KEEP):
+            found = " and ".join([*(["keep"] if self.keep != _KEEP else []), *given])
             raise ValueError(f"give one of keep, remove_params, mac_cut and speedup, found {found}")
-        if not 0 <= self.keep < 1 or not 0 <= self.mac_cut < 1 or self.remove_params < 0:
+        if not 0 < self.keep < 1 or not 0 <= self.mac_cut < 1 or self.remove_params < 0:
             raise ValueError("keep and mac_cut should be shares below 1, remove_params 0 or more")
         if self.speedup and not 1 < self.speedup <= 20:
             raise ValueError("speedup should be more than 1, and at most 20")
@@ -212,11 +214,11 @@ def _batch(network: Network) -> int:
 def _budget(solution: Any, settings: Settings, macs: float) -> tuple[float, str]:
     """Return what all groups may cost together, and in what."""
     total = solution.total("params")
-    if settings.keep:
-        return settings.keep * total, "params"
     if settings.remove_params:
         return total - settings.remove_params, "params"
-    return solution.total("macs") - settings.mac_cut * macs, "macs"
+    if settings.mac_cut:
+        return solution.total("macs") - settings.mac_cut * macs, "macs"
+    return settings.keep * total, "params"
 
 
 def _in_time(
