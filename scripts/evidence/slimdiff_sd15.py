@@ -3,8 +3,8 @@
     python scripts/evidence/slimdiff_sd15.py --work /somewhere       # about 45 minutes on 2 cores; goes on where it was killed
     python scripts/evidence/slimdiff_sd15.py --slice --work …        # a small one, for CI
 
-8 prompts, 4 steps with guidance, moments in walks of at most 500 MB of sums, the plain probe on one prompt; then 100 M parameters
-fewer, and a quarter kept. Each graph is exported and its step timed by onnxruntime and OpenVINO, one process a graph, alternating.
+8 prompts, 4 steps with guidance at 256 pixels, moments in walks of at most 500 MB of sums, the plain probe on one prompt; then 100 M parameters
+fewer, and a quarter kept. Each graph is exported at 512 pixels and its step timed by onnxruntime and OpenVINO, one process a graph, alternating.
 Random weights say nothing of pictures; sizes, times and memory are those of real ones. Leaves docs/evidence/slimdiff/sd15-DATE.json.
 """
 
@@ -64,7 +64,8 @@ def walks_of(config: dict[str, Any], width: int) -> tuple[Pipeline, Walk, Walk]:
         side=config["sample_size"], factor=8, noise=noise, length=77, width=width,
     )  # fmt: skip
     states = np.random.default_rng(0).standard_normal((9, 77, width), np.float32)
-    shape = (4, config["sample_size"], config["sample_size"])
+    # Calibration and probes run at half of the side: the same layers, a quarter of the tokens.
+    shape = (4, config["sample_size"] // 2, config["sample_size"] // 2)
     more = {
         "pipeline": pipeline,
         "shape": shape,
@@ -182,13 +183,14 @@ def slimmed(
     solution = slimming.solution_of(network, walk, probe, how, keep=StepCache(root=given.work).step, key=key)
     phases.done("moments, decompositions, probes")
     total, params = solution.total("params"), sum(p.numel() for p in network.parameters())
-    graphs, arms = {"dense": export(network, pipeline, walk.shape, given.work / "dense")}, {}
+    timed_at = (4, config["sample_size"], config["sample_size"])
+    graphs, arms = {"dense": export(network, pipeline, timed_at, given.work / "dense")}, {}
     for name, removed in (("100M fewer", min(100e6, 0.413 * total)), ("keep 0.25", 0.75 * total)):
         sizes = slimming.spent(solution, how, total - removed)
         gone = sum((s.size - sizes[n]) * s.params for n, s in solution.sites.items())
         with cut(network, slimming.changes(solution, sizes), solution.moments):
             left = sum(p.numel() for p in network.parameters())
-            graphs[name] = export(network, pipeline, walk.shape, given.work / name.replace(" ", "-"))
+            graphs[name] = export(network, pipeline, timed_at, given.work / name.replace(" ", "-"))
         arms[name] = {
             "asked": removed, "removed": gone, "params": left, "groups": slimming.table(solution, sizes),
             "file_mb": sum(p.stat().st_size for p in graphs[name].parent.iterdir() if p.suffix != ".npz") / 1e6,

@@ -339,7 +339,7 @@ def _save(module: Any, folder: Path, facts: Mapping[str, Any], scene: Scene, set
     said = {
         "base": scene.pipeline.what, "base_sha256": scene.pipeline.sha256, "per_module": facts["per_module"],
         "kept_params": facts["params_after"], "removed_params": facts["params_removed"],
-        "budget": {k: getattr(settings, k) for k in ("keep", "remove_params", "mac_cut", "speedup") if getattr(settings, k)},
+        "budget": {k: getattr(settings, k) for k in _OTHERS if getattr(settings, k)} or {"keep": settings.keep},
         "prompts_sha256": digest_value([p["prompt"] for p in facts["slim_set"]]), "sampler": "ddim", "steps": settings.steps,
         "w_t": settings.weights, "probe": settings.probe, "method": settings.method, "allocation": settings.allocation,
     }  # fmt: skip
