@@ -24,13 +24,13 @@ KEPT = ROOT / "docs" / "evidence" / "slimdiff"
 
 
 def transformer(folder: Path, *, layers: int, heads: int, side: int) -> int:
-    """Write a DiT of random weights that denoises pixels of 4 channels; return its parameters."""
+    """Write a DiT of random weights that denoises pixels; return its parameters."""
     import torch
     from diffusers import DDIMScheduler, DiTTransformer2DModel
 
     torch.manual_seed(0)
     network = DiTTransformer2DModel(
-        num_attention_heads=heads, attention_head_dim=64, in_channels=4, out_channels=8, num_layers=layers, sample_size=side,
+        num_attention_heads=heads, attention_head_dim=64, in_channels=3, out_channels=6, num_layers=layers, sample_size=side,
         patch_size=2, num_embeds_ada_norm=100,
     )  # fmt: skip
     network.save_pretrained(folder / "transformer")

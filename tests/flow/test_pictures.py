@@ -188,7 +188,7 @@ def test_a_packed_bundle_paints_from_the_command_line(slim: Path, tmp_path: Path
     [
         (("--prompt", " "), 2, "is empty"), (("frame.png",), 2, "makes pictures"), ((), 2, "--prompt"),
         (("--prompt", "a", "--steps", "2000"), 2, "steps"), (("--prompt", "a", "--schedule", "euler"), 2, "no schedule"),
-        (("--prompt", "a", "--guidance", "-1"), 2, "guidance"), (("--prompt", "a", "-o", "x.jpg"), 2, "-o"),
+        (("--prompt", "a", "--guidance", "-1"), 2, "guidance"), (("--prompt", "a", "--seed", "-1"), 2, "seed"), (("--prompt", "a", "-o", "x.jpg"), 2, "-o"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_painted_is_told(

@@ -27,35 +27,35 @@ def edit(path: Path, **change: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
 
 
+# Kind of fault: file, and the keys that are changed.
+EDITS = {
+    "another width": ("text_encoder/config.json", {"hidden_size": 32}), "controlled": ("model_index.json", {"controlnet": ["diffusers", "ControlNetModel"]}),
+    "another network": ("model_index.json", {"unet": ["diffusers", "UNet3DConditionModel"]}), "inpainting": ("unet/config.json", {"in_channels": 9}),
+    "further input": ("unet/config.json", {"addition_embed_type": "text_time"}), "no channels": ("unet/config.json", {"in_channels": None}),
+    "flow matching": ("scheduler/scheduler_config.json", {"_class_name": "FlowMatchEulerDiscreteScheduler"}),
+    "no text encoder": ("model_index.json", {"text_encoder": [None, None]}),
+}  # fmt: skip
+
+
 def broken(kind: str, folder: Path) -> Path:
     """Return a copy of the shipped pipeline with a fault."""
     pipe = copy(folder)
-    if kind == "no text encoder":
-        shutil.rmtree(pipe / "text_encoder")
-        edit(pipe / "model_index.json", text_encoder=[None, None])
+    weights = pipe / "unet" / "diffusion_pytorch_model.safetensors"
+    if kind in EDITS:
+        file, change = EDITS[kind]
+        edit(pipe / file, **change)
     elif kind == "text encoder gone":
         shutil.rmtree(pipe / "text_encoder")
-    elif kind == "another width":
-        edit(pipe / "text_encoder" / "config.json", hidden_size=32)
     elif kind == "no index":
         (pipe / "model_index.json").unlink()
-    elif kind == "another network":
-        edit(pipe / "model_index.json", unet=["diffusers", "UNet3DConditionModel"])
-    elif kind == "further input":
-        edit(pipe / "unet" / "config.json", addition_embed_type="text_time")
     elif kind == "truncated weights":
-        file = pipe / "unet" / "diffusion_pytorch_model.safetensors"
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     elif kind == "pickle":
-        (pipe / "unet" / "diffusion_pytorch_model.safetensors").rename(
-            pipe / "unet" / "diffusion_pytorch_model.bin"
-        )
+        weights.rename(weights.with_suffix(".bin"))
     elif kind == "nan":
-        file = pipe / "unet" / "diffusion_pytorch_model.safetensors"
-        state = load_file(file)
-        name = next(n for n in state if "attn1.to_q" in n)
-        state[name][0, 0] = float("nan")
-        save_file(state, file)
+        state = load_file(weights)
+        state[next(n for n in state if "attn1.to_q" in n)][0, 0] = float("nan")
+        save_file(state, weights)
     return pipe
 
 
@@ -63,6 +63,7 @@ def broken(kind: str, folder: Path) -> Path:
     ("kind", "code", "said"),
     [
         ("no text encoder", 2, "text_encoder"), ("text encoder gone", 2, "text_encoder"), ("another width", 2, "two models"),
+        ("inpainting", 2, "more than latents"), ("flow matching", 2, "FlowMatch"), ("controlled", 2, "controlnet"), ("no channels", 2, "in_channels"),
         ("no index", 2, "model_index.json"), ("another network", 2, "UNet3DConditionModel"), ("further input", 2, "addition_embed_type"),
         ("truncated weights", 2, "unet"), ("pickle", 2, "safetensors"), ("nan", 4, "not finite"),
     ],

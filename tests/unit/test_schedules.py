@@ -60,7 +60,9 @@ def test_a_schedule_ends_where_diffusers_ends(kind, spacing, predicts, steps, mo
 @pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 @pytest.mark.parametrize("rescaled", [False, True])
 def test_noise_tables_are_those_of_diffusers(betas, rescaled):
-    theirs = DDIMScheduler(beta_schedule=betas, rescale_betas_zero_snr=rescaled)
+    theirs = DDIMScheduler(
+        beta_schedule=betas, rescale_betas_zero_snr=rescaled, prediction_type="v_prediction"
+    )
     ours = noise_from(dict(theirs.config), where="config").alphas()
     np.testing.assert_allclose(ours, theirs.alphas_cumprod.numpy(), atol=2e-6)
 
@@ -92,9 +94,22 @@ def test_a_schedule_that_is_not_known_is_refused(change, word):
 
 
 def test_steps_out_of_range_are_refused():
+    shifted = Noise(offset=1)
+    with pytest.raises(RecipeError, match="reach training step 1000"):
+        check_schedule("dpm++", 999, shifted, where="generate")
     for kind, steps in (("ddim", 0), ("ddim", 1000), ("lcm", 51), ("euler", 5)):
         with pytest.raises(RecipeError):
             check_schedule(kind, steps, Noise(), where="generate")
+
+
+def test_noise_that_hides_everything_has_a_logarithm_still():
+    noise = Noise(rescaled=True, predicts="v_prediction", spacing="trailing")
+    x = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    for kind in ("ddim", "dpm++", "lcm"):
+        found = denoise(Schedule(kind=kind, steps=5, noise=noise), x, network, rng=np.random.default_rng(0))
+        assert np.isfinite(found).all()
+    with pytest.raises(RecipeError, match="rescale_betas_zero_snr"):
+        noise_from({"rescale_betas_zero_snr": True}, where="config")
 
 
 def test_guidance_pushes_away_from_the_answer_without_a_prompt():

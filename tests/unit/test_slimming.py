@@ -274,6 +274,15 @@ def test_a_budget_is_spent_and_never_exceeded(share, seed, multiple):
         assert allocate([units[k] for k in order], share * total) == sizes
 
 
+def test_what_the_least_costs_more_is_taken_from_others():
+    units = [Unit(name=f"u{k}", size=64, cost=10, multiple=8, error=lambda k: 1 - k / 64) for k in range(4)]
+    wanted = {"u0": 1.0, "u1": 1.0, "u2": 60.0, "u3": 60.0}
+    sizes = budgets.fitted(units, wanted, 1220)
+    assert sum(sizes.values()) * 10 <= 1220
+    scores = {"u0": 9.0, "u1": 1.0, "u2": 0.5, "u3": -9.0}
+    assert sum(budgets.by_score(units, 900, scores).values()) * 10 <= 900
+
+
 def test_who_matters_more_keeps_more():
     units = [
         Unit(name=n, size=64, cost=10, multiple=1, error=lambda k: 1 - k / 64, weight=w)

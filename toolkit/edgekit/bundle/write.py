@@ -73,7 +73,7 @@ def _load_order(folder: Path, variants: Sequence[Variant]) -> tuple[str, ...]:
 
 def _parts_order(folder: Path, variant: Variant) -> list[str]:
     if variant.plan == DIFFUSION:
-        plan = diffusion_from(json.loads((folder / variant.main).read_text()), where=variant.main)
+        plan = diffusion_from((folder / variant.main).read_text(), where=variant.main)
         return [variant.main, *(str(PurePosixPath(variant.main).parent / f) for f in plan.files)]
     growth = growth_from(json.loads((folder / variant.main).read_text()), where=variant.main)
     place = PurePosixPath(variant.main).parent

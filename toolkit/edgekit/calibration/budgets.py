@@ -94,6 +94,15 @@ def fitted(units: Sequence[Unit], wanted: Mapping[str, float], budget: float) ->
         for u in ordered
     }
     left = budget - sum(sizes[u.name] * u.cost for u in ordered)
+    while left < 0:
+        # Those that stay at the least cost more than they were given: whoever is furthest above the wish gives.
+        over = [u for u in ordered if sizes[u.name] > u.least]
+        if not over:
+            return sizes
+        one = max(over, key=lambda u: ((sizes[u.name] - wanted[u.name]) / u.multiple, u.name))
+        down = max(sizes[one.name] - (sizes[one.name] % one.multiple or one.multiple), one.least)
+        left += (sizes[one.name] - down) * one.cost
+        sizes[one.name] = down
     while True:
         above = {u.name: _sizes_above(u, sizes[u.name])[:1] for u in ordered}
         fits = [u for u in ordered if above[u.name] and (above[u.name][0] - sizes[u.name]) * u.cost <= left]

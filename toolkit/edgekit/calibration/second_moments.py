@@ -92,7 +92,7 @@ class SecondMoments:
         """
         if not self.weight:
             return
-        torch = need("torch", extra="train")
+        torch = need("torch", extra="diffusion")
         rows = values.detach().reshape(values.shape[0], -1, values.shape[-1])
         self.rows[tap.name] = int(rows.shape[1])
         if self._tokens and rows.shape[1] > self._tokens:

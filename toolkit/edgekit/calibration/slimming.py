@@ -31,8 +31,6 @@ METHODS = {
     "plain": {"qk": "plain", "vo": "plain", "ffn": "magnitude"},
     "magnitude": {"qk": "magnitude", "vo": "magnitude", "ffn": "magnitude"},
 }
-ALLOCATIONS = ("spectral", "tail", "uniform", "influence")
-PROBES = ("trajectory", "guided", "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +39,8 @@ class Slimming:
 
     Attributes:
         method: Key of `METHODS`.
-        allocation: One of `ALLOCATIONS`.
-        probe: One of `PROBES`: what a group's weight is measured by.
+        allocation: spectral, tail, uniform or influence.
+        probe: trajectory, guided or plain: what a group's weight is measured by.
         record: Steps whose activations are summed.
         tokens: Tokens drawn of each picture and step.
         log_weights: Whether early, noisy steps count more.

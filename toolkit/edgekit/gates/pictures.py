@@ -40,7 +40,7 @@ def _error(paints: Paints) -> tuple[float | None, str, str]:
 
 def _drop(paints: Paints) -> tuple[float | None, str, str]:
     if paints.right is None or paints.dense_right is None:
-        return None, "", "the recipe names no judge (diffusion.judge)"
+        return None, "", "nobody judged (diffusion.judge, diffusion.judged)"
     detail = f"{paints.judge} sees it in {paints.dense_right:.1%} as it came, {paints.right:.1%} here, {paints.judged} pictures each"
     return paints.dense_right - paints.right, f"{paints.dense_right - paints.right:+.4f}", detail
 

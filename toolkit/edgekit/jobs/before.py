@@ -19,6 +19,7 @@ from edgekit.jobs.data import data_file
 from edgekit.jobs.grow import NAME as GROW
 from edgekit.jobs.grow import grow_settings, student_of
 from edgekit.jobs.model import find_model
+from edgekit.jobs.painted import refuse_judge
 from edgekit.jobs.scene import is_pipeline, refuse_pipeline
 from edgekit.jobs.train import need_train, start, teacher_of
 
@@ -64,6 +65,7 @@ def _faults(ask: Ask) -> Iterator[EdgekitError]:
 def _model(ask: Ask) -> None:
     if is_pipeline(ask):
         refuse_pipeline(ask)
+        refuse_judge(ask)
         return
     if ask.checked.recipe.train:
         need_train()

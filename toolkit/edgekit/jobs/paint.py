@@ -80,6 +80,7 @@ def paint_work(ask: Ask) -> PaintWork:
         )
     scene = scene_of(ask)
     loaded = load_scene(ask, scene)
+    scene = replace(scene, gflops=loaded.gflops)
     networks = run_passes(
         ask,
         loaded.network,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,7 +99,7 @@ def painting(folder: Path, like: Artifact, *, watch: Any = None) -> Iterator[Pai
         like: Whose engine and options run them.
         watch: Wraps the network's session, to see what goes in.
     """
-    plan = diffusion_from(json.loads((folder / FILE).read_text()), where=str(folder / FILE))
+    plan = diffusion_from((folder / FILE).read_text(), where=str(folder / FILE))
     backend = pick("backends", like.backend, what="backend")
     tokens = (
         read_tokens(folder / TOKENIZER, length=plan.length, pad=plan.pad)
@@ -117,8 +116,8 @@ def painting(folder: Path, like: Artifact, *, watch: Any = None) -> Iterator[Pai
 class Recorder:
     """A session that remembers what it was asked."""
 
-    def __init__(self, session: Any, *, every: int) -> None:
-        self._session, self._every, self._calls = session, every, 0
+    def __init__(self, session: Any, wanted: set[int]) -> None:
+        self._session, self._wanted, self._calls = session, wanted, 0
         self.seen: list[dict[str, Any]] = []
 
     def __exit__(self, *_: object) -> None:
@@ -126,8 +125,8 @@ class Recorder:
         self._session.__exit__()
 
     def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer, and remember each so many-th question."""
-        if self._calls % self._every == 0:
+        """Answer, and remember the questions that are wanted, by their number."""
+        if self._calls in self._wanted:
             self.seen.append({n: np.array(v) for n, v in inputs.items()})
         self._calls += 1
         found: dict[str, Any] = self._session.infer(inputs)

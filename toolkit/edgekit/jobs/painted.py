@@ -22,7 +22,8 @@ from edgekit.forms.stored import restore, store
 from edgekit.graph.onnx_file import inputs_of, metadata_of, outputs_of, read_onnx
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.paint_parts import Recorder, painting, parts_of, place_parts
-from edgekit.jobs.scene import found_beside
+from edgekit.jobs.scene import found_beside, scene_of
+from edgekit.jobs.trial import machine_key
 from edgekit.jobs.variants import Lowered, Wanted, lowered_from
 from edgekit.models.declared import declared_by
 from edgekit.passes.protocol import Scene
@@ -81,9 +82,9 @@ def gallery(ask: Ask, scene: Scene, network: Network, one: Lowered, *, judged: i
     judge = found_beside(ask, part.judge, scene.pipeline) if part.judge and judged else None
     parts = parts_of(ask, network, one)
     inputs = {
-        "parts": {n: x.digest for n, x in parts.items()}, "prompts": scene.held_out, "pool": scene.prompts if judge else (),
+        "parts": {n: x.digest for n, x in parts.items()}, "pipeline": scene.pipeline.sha256, "machine": machine_key(ask), "prompts": scene.held_out, "pool": scene.prompts if judge else (),
         "judge": digest_file(judge) if judge else "", "judged": judged, "schedule": scene.schedule, "steps": scene.steps,
-        "guidance": scene.guidance, "seed": scene.seed, "code": versions.code(), "isa": ask.host.get("isa"),
+        "guidance": scene.guidance, "seed": scene.seed, "code": versions.code(),
     }  # fmt: skip
 
     def make(folder: Path) -> None:
@@ -108,13 +109,7 @@ def gallery(ask: Ask, scene: Scene, network: Network, one: Lowered, *, judged: i
 def _right(open_: Any, scene: Scene, judge: Path, count: int) -> float:
     """Return the share of pictures in which the judge sees what the prompt names."""
     names, session = judge_session(judge)
-    labelled = [(p, label_of(p, names)) for p in (*scene.held_out, *scene.prompts)]
-    known = [(p, k) for p, k in labelled if k is not None]
-    if not known:
-        raise RecipeError(
-            f"{judge}: none of its classes ({', '.join(names[:4])}, …) stands in the prompts",
-            hint="Give a judge whose class names are words of the prompts.",
-        )
+    known = labelled(scene, names, judge)
     right = 0
     for k in range(count):
         prompt, label = known[k % len(known)]
@@ -122,6 +117,35 @@ def _right(open_: Any, scene: Scene, judge: Path, count: int) -> float:
         right += int(judged_as(session, image)[0] == label)
         watcher().step("pictures for the judge", k + 1, count)
     return right / count
+
+
+def refuse_judge(ask: Ask) -> None:
+    """Refuse a judge that cannot judge the recipe's prompts, before anything is worked on.
+
+    Raises:
+        RecipeError: It is no classifier of pictures, or names nothing that stands in the prompts.
+    """
+    part = ask.checked.recipe.diffusion
+    if part and part.judge and part.judged:
+        scene = scene_of(ask)
+        file = found_beside(ask, part.judge, scene.pipeline)
+        labelled(scene, judge_session(file)[0], file)
+
+
+def labelled(scene: Scene, names: Sequence[str], judge: Path) -> list[tuple[str, int]]:
+    """Return the prompts that name a class of the judge, with it.
+
+    Raises:
+        RecipeError: None does.
+    """
+    pairs = [(p, label_of(p, names)) for p in (*scene.held_out, *scene.prompts)]
+    known = [(p, k) for p, k in pairs if k is not None]
+    if not known:
+        raise RecipeError(
+            f"{judge}: none of its classes ({', '.join(names[:4])}, …) stands in the prompts",
+            hint="Give a judge whose class names are words of the prompts.",
+        )
+    return known
 
 
 def judge_session(path: Path) -> tuple[tuple[str, ...], Any]:
@@ -178,16 +202,15 @@ def recorded(ask: Ask, scene: Scene, network: Network, count: int) -> list[dict[
         count: Questions.
     """
     one = float_reference(ask, network)
-    prompts = scene.prompts[: max(count // 4, 1)]
-    calls = len(prompts) * scene.steps
+    few = min(max(count // 4, 1), len(scene.prompts))
+    prompts = [
+        scene.prompts[k] for k in sorted({round(v) for v in np.linspace(0, len(scene.prompts) - 1, few)})
+    ]
+    wanted = {round(v) for v in np.linspace(0, len(prompts) * scene.steps - 1, count)}
     kept: list[Recorder] = []
 
     def watch(session: Any) -> Recorder:
-        # A stride that shares no factor with the steps meets them all.
-        every = max(calls // count, 1)
-        while every > 1 and np.gcd(every, scene.steps) > 1:
-            every -= 1
-        kept.append(Recorder(session, every=every))
+        kept.append(Recorder(session, wanted))
         return kept[0]
 
     watcher().phase("pictures for int8 ranges")
@@ -195,7 +218,7 @@ def recorded(ask: Ask, scene: Scene, network: Network, count: int) -> list[dict[
         place_parts(Path(place) / "parts", scene, network, parts_of(ask, network, one))
         with painting(Path(place) / "parts", one.artifact, watch=watch) as open_:
             open_.paint(prompts, seed=scene.seed + _RECORDED_SEED)
-    return kept[0].seen[:count]
+    return kept[0].seen
 
 
 def sheet(prompts: Sequence[str], rows: Mapping[str, NDArray[np.uint8]], path: Path) -> bytes:

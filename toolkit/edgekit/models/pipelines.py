@@ -22,6 +22,19 @@ INDEX = "model_index.json"
 # Networks that predict noise, with the word for them.
 _NETWORKS = {"UNet2DConditionModel": "unet", "DiTTransformer2DModel": "transformer"}
 _TEXT, _DECODER = "CLIPTextModel", "AutoencoderKL"
+# Components that change nothing of the pictures; any other one may.
+_BESIDE = frozenset(
+    {
+        "unet",
+        "transformer",
+        "vae",
+        "text_encoder",
+        "tokenizer",
+        "scheduler",
+        "safety_checker",
+        "feature_extractor",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +51,7 @@ class Pipeline:
         side: Of it, in its own pixels, as trained.
         factor: Pixels of the image for one of the latents; 1 where it denoises pixels.
         noise: How it was trained.
+        decodes: Whether a decoder makes pixels of latents.
         length: Tokens of a prompt.
         pad: Token that fills a prompt up.
         width: Of a token's state.
@@ -55,17 +69,13 @@ class Pipeline:
     side: int
     factor: int
     noise: Noise
+    decodes: bool = False
     length: int = 0
     pad: str = ""
     width: int = 0
     labels: tuple[str, ...] = ()
     blank: int = -1
     sha256: str = ""
-
-    @property
-    def decodes(self) -> bool:
-        """Whether a decoder makes pixels of latents."""
-        return (self.folder / "vae").is_dir()
 
 
 def shipped_pipelines() -> dict[str, Path]:
@@ -123,22 +133,44 @@ def read_pipeline(folder: Path, *, what: str = "") -> Pipeline:
         )
     if named.get("vae", _DECODER) != _DECODER:
         raise RecipeError(f"{folder}: its decoder is {named['vae']}", hint=f"Known is {_DECODER}.")
+    if further := sorted(set(named) - _BESIDE):
+        raise RecipeError(
+            f"{folder}: has a {further[0]}, which is not known here", hint="Save the pipeline without it."
+        )
+    try:
+        return _read(folder, index, named, what or folder.name)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{folder}: a configuration is damaged ({error!r})", hint="Save the pipeline whole."
+        ) from error
+
+
+def _read(folder: Path, index: Mapping[str, Any], named: Mapping[str, str], what: str) -> Pipeline:
+    network = "unet" if "unet" in named else "transformer"
     config = _json(folder / network / "config.json")
-    _refuse_strange(folder / network / "config.json", config)
     vae = _json(folder / "vae" / "config.json") if "vae" in named else {}
-    conditions = "class" if kind != "UNet2DConditionModel" or config.get("num_class_embeds") else "text"
+    _refuse_strange(folder / network / "config.json", config, vae, text="text_encoder" in named)
+    text = named[network] == "UNet2DConditionModel" and not config.get("num_class_embeds")
     return Pipeline(
-        what=what or folder.name, folder=folder, network=network, kind=kind, conditions=conditions,
-        latents=int(config["in_channels"]), side=int(config.get("sample_size") or 64),
+        what=what, folder=folder, network=network, kind=named[network], conditions="text" if text else "class",
+        latents=int(config["in_channels"]), side=int(config.get("sample_size") or 64), decodes=bool(vae),
         factor=2 ** (len(vae["block_out_channels"]) - 1) if vae else 1,
         noise=noise_from(_json(folder / "scheduler" / "scheduler_config.json"), where=str(folder / "scheduler")),
         sha256=digest_value({p.relative_to(folder).as_posix(): digest_file(p) for p in _files(folder, named)}),
-        **(_text(folder, named, config) if conditions == "text" else _classes(index, config)),
+        **(_text(folder, named, config) if text else _classes(index, config)),
     )  # fmt: skip
 
 
-def _refuse_strange(path: Path, config: Mapping[str, Any]) -> None:
+def _refuse_strange(path: Path, config: Mapping[str, Any], vae: Mapping[str, Any], *, text: bool) -> None:
     """Refuse networks that take more than latents, a step, and text or a class."""
+    channels, wanted = config["in_channels"], (vae["latent_channels"],) if vae else (1, 3)
+    if channels not in wanted:
+        raise RecipeError(
+            f"{path}: in_channels: {channels}, known are {' and '.join(map(str, wanted))}: the network takes more than latents",
+            hint="Pipelines that edit or enlarge pictures are not known here.",
+        )
+    if config.get("num_class_embeds") and text:
+        raise RecipeError(f"{path}: num_class_embeds: takes a class and text", hint="One of both is known.")
     for key, meant in (
         ("addition_embed_type", None), ("encoder_hid_dim_type", None), ("time_cond_proj_dim", None), ("class_embed_type", None),
     ):  # fmt: skip
@@ -156,7 +188,8 @@ def _text(folder: Path, named: Mapping[str, str], config: Mapping[str, Any]) -> 
             f"{folder / INDEX}: the network takes text, and text_encoder is {found}",
             hint=f"Known is {_TEXT}; save the pipeline whole.",
         )
-    width = _json(folder / "text_encoder" / "config.json")["hidden_size"]
+    encoder = _json(folder / "text_encoder" / "config.json")
+    width = encoder["hidden_size"]
     if width != config.get("cross_attention_dim"):
         raise RecipeError(
             f"{folder}: the text encoder gives {width} values a token, the network takes {config.get('cross_attention_dim')}",
@@ -164,7 +197,7 @@ def _text(folder: Path, named: Mapping[str, str], config: Mapping[str, Any]) -> 
         )
     tokens = _json(folder / "tokenizer" / "tokenizer_config.json")
     pad = tokens.get("pad_token", "<|endoftext|>")
-    length = min(int(tokens.get("model_max_length", 77)), 77)
+    length = min(int(tokens.get("model_max_length", 77)), int(encoder.get("max_position_embeddings", 77)))
     return {"length": length, "pad": pad["content"] if isinstance(pad, dict) else pad, "width": int(width)}
 
 
@@ -179,7 +212,7 @@ def _classes(index: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, A
 
 def _files(folder: Path, named: Mapping[str, str]) -> list[Path]:
     kinds = (".json", ".safetensors", ".txt")
-    return sorted(p for n in named for p in (folder / n).rglob("*") if p.suffix in kinds)
+    return [folder / INDEX, *sorted(p for n in named for p in (folder / n).rglob("*") if p.suffix in kinds)]
 
 
 def _json(path: Path, *, hint: str = "Save the pipeline whole.") -> dict[str, Any]:

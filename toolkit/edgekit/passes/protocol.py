@@ -55,6 +55,7 @@ class Scene:
         seed: Of every draw.
         opset: Of ONNX files that a pass exports.
         code: Digest of edgekit's own code, for what is kept.
+        gflops: Of one call of the network as it was exported; 0 before.
     """
 
     pipeline: Pipeline
@@ -67,6 +68,7 @@ class Scene:
     seed: int = 0
     opset: int = 17
     code: str = ""
+    gflops: float = 0.0
 
 
 def _not_kept(name: str, inputs: dict[str, Any], make: Callable[[Path], None]) -> Path:

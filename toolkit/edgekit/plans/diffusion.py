@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgekit.core.errors import RecipeError, VerificationError
 from edgekit.plans.progressive import Segment
-from edgekit.plans.schedules import KINDS, Latents, Noise, Predict
+from edgekit.plans.schedules import BETAS, KINDS, PREDICTS, SPACINGS, Latents, Noise, Predict
 
 PLAN, SCHEMA, FILE = "diffusion", "edgekit/diffusion/v1", "diffusion.json"
 TEXT, NETWORK, DECODER = "text_encoder", "main", "decoder"
@@ -64,17 +65,18 @@ def diffusion_data(one: Diffusion) -> dict[str, Any]:
     return {"schema": SCHEMA, **asdict(one), "parts": [asdict(s) for s in one.parts.values()]}
 
 
-def diffusion_from(data: Any, *, where: str) -> Diffusion:
+def diffusion_from(text: str, *, where: str) -> Diffusion:
     """Return what a `diffusion.json` says.
 
     Raises:
         VerificationError: It is none, or contradicts itself.
     """
     try:
-        given = dict(data)
-        if given.pop("schema") != SCHEMA:
+        given = dict(json.loads(text))
+        schema = given.pop("schema")
+        if schema != SCHEMA:
             raise VerificationError(
-                f"{where}: schema {data['schema']!r}, this edgekit reads {SCHEMA!r}",
+                f"{where}: schema {schema!r}, this edgekit reads {SCHEMA!r}",
                 hint="Use the edgekit version that wrote the bundle.",
             )
         parts = {
@@ -87,13 +89,24 @@ def diffusion_from(data: Any, *, where: str) -> Diffusion:
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise VerificationError(f"{where}: is damaged ({error!r})", hint="Fetch the bundle again.") from error
-    wanted = {NETWORK} | ({TEXT} if one.conditions == "text" else set())
-    if not wanted <= set(parts) or one.schedule not in KINDS or len(one.latents) != 3 or one.batch < 1:
-        raise VerificationError(
-            f"{where}: contradicts itself (parts {sorted(parts)}, schedule {one.schedule!r})",
-            hint="Fetch the bundle again.",
-        )
+    if fault := _fault(one):
+        raise VerificationError(f"{where}: contradicts itself: {fault}", hint="Fetch the bundle again.")
     return one
+
+
+def _fault(one: Diffusion) -> str:
+    """Return what is wrong with a pipeline that was read, empty where nothing is."""
+    takes = {TEXT: 1, NETWORK: 3, DECODER: 1}
+    wanted = {NETWORK} | ({TEXT} if one.conditions == "text" else set())
+    noise, numbers = one.noise, (one.steps, one.batch, *one.latents)
+    checks = {
+        f"parts {sorted(one.parts)}": not wanted <= set(one.parts) <= set(takes),
+        "a part's inputs or outputs": any(len(p.inputs) != takes.get(n, -1) or len(p.outputs) != 1 for n, p in one.parts.items()),
+        f"conditions {one.conditions!r}": one.conditions not in {"text", "class"}, f"schedule {one.schedule!r}": one.schedule not in KINDS,
+        f"numbers {numbers}": len(one.latents) != 3 or any(not isinstance(v, int) or v < 1 for v in numbers),
+        f"noise {noise}": noise.betas not in BETAS or noise.predicts not in PREDICTS or noise.spacing not in SPACINGS,
+    }  # fmt: skip
+    return next((what for what, wrong in checks.items() if wrong), "")
 
 
 def guided(run: Run, wanted: NDArray[Any], blank: NDArray[Any] | None, guidance: float) -> Predict:
@@ -130,7 +143,7 @@ def class_of(one_labels: tuple[str, ...], prompt: str) -> int:
     wanted = prompt.strip()
     if wanted in one_labels:
         return one_labels.index(wanted)
-    if wanted.isdigit() and int(wanted) < len(one_labels):
+    if wanted.isdecimal() and int(wanted) < len(one_labels):
         return int(wanted)
     near = ", ".join(one_labels[:5])
     raise RecipeError(f"prompt {prompt!r}: no such class", hint=f"There are {len(one_labels)}: {near}, …")

@@ -19,9 +19,17 @@ from edgekit.core.errors import RecipeError
 
 Latents = NDArray[np.float32]
 KINDS = ("ddim", "dpm++", "lcm")
+BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+PREDICTS = ("epsilon", "v_prediction", "sample")
+SPACINGS = ("leading", "trailing", "linspace")
+# Those whose noise is that of DDPM; any of them may sample with any kind here.
+_SCHEDULERS = (
+    "DDIMScheduler", "PNDMScheduler", "DDPMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler",
+    "DEISMultistepScheduler", "HeunDiscreteScheduler", "LCMScheduler", "KDPM2DiscreteScheduler",
+)  # fmt: skip
 _LCM_STEPS, _LCM_SCALE, _LCM_SIGMA = 50, 10.0, 0.5
-# With fewer steps the last one of DPM-Solver++ is of first order, for stability.
-_FEW = 15
+_LEAST_ALPHA = 2.0**-24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +75,8 @@ class Noise:
         if self.rescaled:
             root = np.sqrt(alphas)
             alphas = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+            # Nothing of the signal is left; solvers take its logarithm (diffusers floors it so).
+            alphas[-1] = _LEAST_ALPHA
         return alphas
 
 
@@ -118,7 +128,14 @@ def check_schedule(kind: str, steps: int, noise: Noise, *, where: str) -> Schedu
     most = _LCM_STEPS if kind == "lcm" else noise.train_steps - 1
     if not 1 <= steps <= most:
         raise RecipeError(f"{where}: {steps} steps, {kind} has 1 to {most}", hint="Choose a number of those.")
-    return Schedule(kind=kind, steps=steps, noise=noise)
+    schedule = Schedule(kind=kind, steps=steps, noise=noise)
+    asked = schedule.timesteps()
+    if asked.min() < 0 or asked.max() >= noise.train_steps:
+        raise RecipeError(
+            f"{where}: {steps} steps of {kind} reach training step {asked.max()} of {noise.train_steps}",
+            hint="Choose fewer.",
+        )
+    return schedule
 
 
 def denoise(
@@ -223,9 +240,11 @@ def noise_from(config: Mapping[str, Any], *, where: str) -> Noise:
     betas, predicts = config.get("beta_schedule", "linear"), config.get("prediction_type", "epsilon")
     spacing = config.get("timestep_spacing", "leading")
     strange = {
-        "beta_schedule": betas not in {"linear", "scaled_linear", "squaredcos_cap_v2"},
-        "prediction_type": predicts not in {"epsilon", "v_prediction", "sample"},
-        "timestep_spacing": spacing not in {"leading", "trailing", "linspace"},
+        "beta_schedule": betas not in BETAS,
+        "prediction_type": predicts not in PREDICTS,
+        "timestep_spacing": spacing not in SPACINGS,
+        "rescale_betas_zero_snr": bool(config.get("rescale_betas_zero_snr", False)) and predicts == "epsilon",
+        "_class_name": config.get("_class_name", _SCHEDULERS[0]) not in _SCHEDULERS,
         "trained_betas": config.get("trained_betas") is not None,
         "thresholding": bool(config.get("thresholding", False)),
         "use_karras_sigmas": bool(config.get("use_karras_sigmas", False)),

@@ -298,7 +298,7 @@ def _growing(
 def _painting(stream: Stream, variant: Variant, threads: int | None) -> Painting:
     """Return the open parts of a diffusion pipeline, every file verified before it is read."""
     where = f"{stream.where}: {variant.main}"
-    plan = diffusion_from(json.loads(stream.fetch(variant.main).read_text()), where=where)
+    plan = diffusion_from(stream.fetch(variant.main).read_text(), where=where)
     folder = PurePosixPath(variant.main).parent
     for file in plan.files:
         stream.fetch(str(folder / file))

@@ -17,6 +17,8 @@ from edgekit.frames.tokens import Tokens
 from edgekit.plans.diffusion import DECODER, NETWORK, TEXT, Diffusion, class_of, guided, noise_of
 from edgekit.plans.schedules import Latents, check_schedule, denoise
 
+_STATES = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Painted:
@@ -75,7 +77,7 @@ class Painting:
             guidance: The same.
             schedule: ddim, dpm++ or lcm, instead of the bundle's.
             latents: Noise to begin with, (N, C, h, w), instead of the seeds'.
-            heard: Is told pictures and steps that are done.
+            heard: Is told picture, and how many of its steps are done.
 
         Raises:
             RecipeError: A prompt is empty or names no class, or a number is out of range.
@@ -83,14 +85,17 @@ class Painting:
         plan = self.plan
         chosen = check_schedule(schedule or plan.schedule, steps or plan.steps, plan.noise, where="generate")
         strength = plan.guidance if guidance is None else guidance
+        self._refuse(prompts, negative, strength, seed)
         given = self._begin(len(prompts), seed, latents)
-        self._refuse(prompts, negative, strength)
         found, images, times, step_ms = [], [], [], []
         for k, prompt in enumerate(prompts):
             begun = time.perf_counter_ns()
-            if self._tokens and (rest := self._tokens.dropped(prompt)):
-                watcher().note(f"prompt {prompt[:40]!r}…: its last {rest} tokens do not fit and are left out")
-            wanted, blank = self._conditions(prompt, negative)
+            for said in (prompt, negative) if self._tokens else ():
+                rest = self._tokens.dropped(said) if self._tokens else 0
+                if not rest:
+                    continue
+                watcher().note(f"prompt {said[:40]!r}…: its last {rest} tokens do not fit and are left out")
+            wanted, blank = self._conditions(prompt, negative, strength)
             predict = guided(self._network, wanted, blank, strength)
 
             def asked(x: Latents, t: int, k: int = k, predict: Any = predict) -> Latents:
@@ -98,7 +103,7 @@ class Painting:
                 answer: Latents = predict(x, t)
                 step_ms.append((time.perf_counter_ns() - at) / 1e6)
                 if heard:
-                    heard(k, len(step_ms))
+                    heard(k, len(step_ms) - k * chosen.steps)
                 return answer
 
             clean = denoise(chosen, given[k : k + 1], asked, rng=np.random.default_rng([seed + k, 1]))
@@ -124,26 +129,37 @@ class Painting:
             )
         return np.asarray(latents, np.float32)
 
-    def _refuse(self, prompts: Sequence[str], negative: str, guidance: float) -> None:
+    def _refuse(self, prompts: Sequence[str], negative: str, guidance: float, seed: int) -> None:
         if not prompts or not all(p.strip() for p in prompts):
             raise RecipeError("prompt: is empty", hint="Say what the picture shall show.")
         if negative and (self.plan.conditions != "text" or guidance <= 1):
             raise RecipeError(
                 "negative: goes with guidance above 1 and text-conditional models alone", hint="Leave it out."
             )
+        if seed < 0:
+            raise RecipeError(f"seed: {seed} is below 0", hint="Give 0 or more.")
+        if guidance > 1 and self.plan.conditions == "class" and self.plan.blank < 0:
+            raise RecipeError(
+                "guidance: the model has no class that stands for none", hint="Set guidance to 1."
+            )
         if not 0 <= guidance <= 100:
             raise RecipeError(f"guidance: {guidance:g} is not 0 to 100", hint="1 is none, 3 to 8 is usual.")
 
-    def _conditions(self, prompt: str, negative: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    def _conditions(
+        self, prompt: str, negative: str, guidance: float
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
         plan = self.plan
         if plan.conditions == "text":
-            return self._text(prompt), self._text(negative)
+            return self._text(prompt), self._text(negative) if guidance > 1 else None
         wanted = np.array([class_of(plan.labels, prompt)], np.int64)
         return wanted, np.array([plan.blank], np.int64) if plan.blank >= 0 else None
 
     def _text(self, prompt: str) -> NDArray[np.float32]:
         if prompt not in self._states:
             assert self._tokens is not None
+            # The last few are kept, the one without words among them; a server must not keep them all.
+            while len(self._states) >= _STATES:
+                del self._states[next(p for p in self._states if p)]
             self._states[prompt] = self._run(TEXT, self._tokens.encode(prompt))
         return self._states[prompt]
 

@@ -77,7 +77,7 @@ class FeedForward:
         """Return the layer with `size` neurons."""
         from edgekit.models.slim_layers import linear, with_neurons
 
-        torch = need("torch", extra="train")
+        torch = need("torch", extra="diffusion")
         one = network.get_submodule(solved.site.module)
         # Scores are those of the nearest size on the grid: the ridge, and so the order, changes little between two.
         nearest = int(np.argmin(np.abs(np.array(solved.sizes) - size)))
@@ -97,7 +97,7 @@ class FeedForward:
 
 
 def _why_not(block: Any) -> str:
-    nn = need("torch", extra="train").nn
+    nn = need("torch", extra="diffusion").nn
     kind = type(block.net[0]).__name__
     if kind not in _GATED | _PLAIN:
         return f"its activation is {kind}, which is not known here"

@@ -87,7 +87,7 @@ class ValueOutput:
         from edgekit.models.slim_layers import linear, with_layers
 
         del moments
-        torch = need("torch", extra="train")
+        torch = need("torch", extra="diffusion")
         one = network.get_submodule(solved.site.module)
         out = one.to_out[0]
         weight = self._after(one) @ solved.values["right"][..., :size]
