@@ -350,7 +350,9 @@ def test_what_cannot_be_cut_is_left_with_its_reason(network, kept):
     shared = Attention(query_dim=16, heads=2, dim_head=8, kv_heads=1)
     plain = Attention(query_dim=16, heads=2, dim_head=8)
     sites, left = sites_of(
-        torch.nn.ModuleDict(locals_of(normed, added, crossed, grouped, rotary, shared, plain))
+        torch.nn.ModuleDict(
+            {f"m{k}": m for k, m in enumerate((normed, added, crossed, grouped, rotary, shared, plain))}
+        )
     )
     assert {s.module for s in sites} == {"m6"}
     reasons = {one.module: one.why for one in left}
@@ -363,10 +365,6 @@ def test_what_cannot_be_cut_is_left_with_its_reason(network, kept):
         ("m5", "shared"),
     ):
         assert word in reasons[name]
-
-
-def locals_of(*modules):
-    return {f"m{k}": m for k, m in enumerate(modules)}
 
 
 def test_a_network_without_anything_to_cut_is_refused():
@@ -490,18 +488,12 @@ def test_values_that_are_not_finite_end_calibration(network):
 
 
 def test_a_tap_that_nothing_runs_through_is_told(network, tmp_path: Path):
-    sums = SecondMoments(
-        [
-            Tap(
-                name="q",
-                module="mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
-                side="out",
-                blocks=2,
-                width=48,
-            )
-        ],
-        tokens=0,
-        seed=0,
+    tap = Tap(
+        name="q",
+        module="mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
+        side="out",
+        blocks=2,
+        width=48,
     )
     with pytest.raises(ContractError, match="nothing ran through"):
-        sums.save(tmp_path)
+        SecondMoments([tap], tokens=0, seed=0).save(tmp_path)
