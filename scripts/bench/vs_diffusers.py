@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -60,18 +61,19 @@ def painter(kind: str, where: str, folder: str):
         "height": SIDE,
         "width": SIDE,
     }
-    return lambda prompt, x: pipe(
-        prompt, latents=torch.from_numpy(x) if kind == "diffusers" else x, **words
-    ).images[0]
+    return lambda prompt, x: pipe(prompt, latents=torch.from_numpy(x), **words).images[0]
 
 
 def contender(kind: str, where: str, folder: str) -> None:
     """Paint one prompt a line that comes in."""
+    # Libraries may print; what is read on the other side is ours alone.
+    said = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     begun = time.perf_counter()
     paint = painter(kind, where, folder)
     noise = np.random.default_rng(0).standard_normal((len(PROMPTS), 1, 4, 8, 8)).astype(np.float32)
     paint(PROMPTS[0], noise[0])
-    print(json.dumps({"ready_s": time.perf_counter() - begun}), flush=True)
+    print(json.dumps({"ready_s": time.perf_counter() - begun}), file=said, flush=True)
     for line in sys.stdin:
         k = int(line) % len(PROMPTS)
         at = time.perf_counter()
@@ -85,9 +87,14 @@ def contender(kind: str, where: str, folder: str) -> None:
                     "image": np.asarray(image, np.float32).ravel()[::7].tolist(),
                 }
             ),
+            file=said,
             flush=True,
         )
-    print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), flush=True)
+    print(
+        json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}),
+        file=said,
+        flush=True,
+    )
 
 
 def rounds(words: dict[str, list[str]], count: int) -> dict[str, Any]:
