@@ -39,6 +39,7 @@ SD15 = {
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
 }  # fmt: skip
 SMALL = SD15 | {
+    "layers_per_block": 1,
     "block_out_channels": (32, 64, 64, 64),
     "sample_size": 16,
     "norm_num_groups": 8,
