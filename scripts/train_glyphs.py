@@ -332,6 +332,10 @@ def ship(pipe: StableDiffusionPipeline, judge: Judge, report: dict[str, Any]) ->
     shutil.rmtree(place, ignore_errors=True)
     pipe.to(torch.float16)
     pipe.save_pretrained(place, safe_serialization=True)
+    # diffusers notes the folder that a part was loaded from.
+    for file in place.glob("*/config.json"):
+        kept = {k: v for k, v in json.loads(file.read_text()).items() if k != "_name_or_path"}
+        file.write_text(json.dumps(kept, indent=2) + "\n")
     (place / "training.json").write_text(json.dumps(report, indent=1) + "\n")
     judge.append(nn.Softmax(1))
     model = to_onnx(judge.eval(), (1, 3, 32, 32), opset=17)
