@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,6 @@ def left_alone(network: Any) -> list[Left]:
     return [Left(module=path, why=why) for path, _, why in attentions(network) if why]
 
 
-def taken(moments: Mapping[str, Matrix], name: str) -> Matrix:
-    """Return the moments of a tap."""
-    return np.asarray(moments[name], np.float64)
+def rank_multiple(size: int) -> int:
+    """Return what kernels like the rank of a head of this size to be a multiple of."""
+    return 8 if size >= 32 else 1

@@ -15,8 +15,6 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.plugins import family
 
 ROOM = "calibration.rewriters"
-# What `slim.json` calls the size of each group.
-SIZES = {"qk": "qk_rank", "vo": "vo_rank", "ffn": "ff_width"}
 Matrix = NDArray[np.float64]
 
 
@@ -30,9 +28,13 @@ class Site:
         module: Path of what it rewrites.
         group: For tables, such as "self-attention QK".
         size: Units there are: the rank of each head, or neurons.
+        key: What `slim.json` calls the size.
+        multiple: What kernels like the size to be a multiple of.
+        rows: Tap whose rows enter on the left.
+        context: Tap whose rows are the context; empty where there is none.
         params: Parameters of one unit.
         per_row: Multiply-adds of one unit for each row that enters on the left (queries, tokens).
-        per_context: The same for each row of the context; the rows are those of the site's taps.
+        per_context: The same for each row of the context.
         per_pair: The same for each pair of both.
     """
 
@@ -41,7 +43,11 @@ class Site:
     module: str
     group: str
     size: int
+    key: str
+    multiple: int
     params: int
+    rows: str
+    context: str = ""
     per_row: int = 0
     per_context: int = 0
     per_pair: int = 0

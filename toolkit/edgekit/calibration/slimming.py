@@ -15,7 +15,7 @@ import numpy as np
 
 from edgekit.calibration import budgets
 from edgekit.calibration.budgets import Unit
-from edgekit.calibration.rewriting import SIZES, Left, Site, Solved, cut, rewrite, rewriters, sites_of
+from edgekit.calibration.rewriting import Left, Site, Solved, cut, rewrite, rewriters, sites_of
 from edgekit.calibration.second_moments import Kept, SecondMoments, Tap, in_groups
 from edgekit.calibration.walks import Seen, Walk, answers_at, apart, evenly, walked
 from edgekit.core.errors import RecipeError
@@ -201,8 +201,7 @@ def _macs(sites: Sequence[Site], rows: Mapping[str, int]) -> dict[str, float]:
     """Return the multiply-adds of a unit for one picture and step."""
     found = {}
     for site in sites:
-        own = {"qk": "q", "vo": "o", "ffn": "h"}[site.rewriter]
-        left, context = rows[f"{site.module}:{own}"], rows.get(f"{site.module}:k", 0)
+        left, context = rows[site.rows], rows[site.context] if site.context else 0
         found[site.name] = float(
             site.per_row * left + site.per_context * context + site.per_pair * left * context
         )
@@ -284,9 +283,7 @@ def units_of(solution: Solution, how: Slimming, *, cost: str = "params") -> list
 
 def multiple_of(site: Site, how: Slimming) -> int:
     """Return the multiple that a group's size is rounded to."""
-    if site.rewriter == "ffn":
-        return how.round_neurons or (64 if site.size >= 1024 else 8)
-    return how.round_ranks or (8 if site.size >= 32 else 1)
+    return (how.round_neurons if site.rewriter == "ffn" else how.round_ranks) or site.multiple
 
 
 def spent(solution: Solution, how: Slimming, budget: float, *, cost: str = "params") -> dict[str, int]:
@@ -337,7 +334,7 @@ def per_module(solution: Solution, sizes: Mapping[str, int]) -> dict[str, dict[s
     for name, size in sizes.items():
         site = solution.sites[name]
         if size < site.size:
-            found.setdefault(site.module, {})[SIZES[site.rewriter]] = size
+            found.setdefault(site.module, {})[site.key] = size
     return found
 
 

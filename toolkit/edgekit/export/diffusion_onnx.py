@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from edgekit.core.errors import ContractError, RecipeError
 from edgekit.core.lazy import need
-from edgekit.export.torch_onnx import TOLERANCE
+from edgekit.export.torch_onnx import trace, within
 from edgekit.graph.cost import Cost, cost_of
 from edgekit.graph.half import store_half
 from edgekit.graph.onnx_file import save_onnx
@@ -129,18 +128,8 @@ def write_part(module: Any, inputs: Mapping[str, Any], output: str, path: Path, 
 def part_to_onnx(module: Any, inputs: Mapping[str, Any], output: str, *, opset: int) -> Any:
     """Return the ModelProto of a part traced on these inputs; its one output has the name `output`."""
     onnx, buffer = need("onnx", extra="host"), io.BytesIO()
-    _trace(module, inputs, output, buffer, opset=opset)
+    trace(module, inputs, [output], buffer, opset=opset)
     return onnx.load_from_string(buffer.getvalue())
-
-
-def _trace(module: Any, inputs: Mapping[str, Any], output: str, where: Any, *, opset: int) -> None:
-    torch = need("torch", extra="diffusion")
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module, tuple(inputs.values()), where, opset_version=opset, dynamo=False, input_names=list(inputs),
-            output_names=[output],
-        )  # fmt: skip
 
 
 def _write_half(module: Any, inputs: Mapping[str, Any], output: str, path: Path, *, opset: int) -> Cost:
@@ -148,7 +137,7 @@ def _write_half(module: Any, inputs: Mapping[str, Any], output: str, path: Path,
     onnx, torch = need("onnx", extra="host"), need("torch", extra="diffusion")
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "traced.onnx"
-        _trace(module, inputs, output, str(file), opset=opset)
+        trace(module, inputs, [output], str(file), opset=opset)
         model = store_half(onnx.load(str(file)), in_place=True)
     name_nodes(model.graph)
     save_onnx(model, path)
@@ -180,9 +169,4 @@ def part_parity(module: Any, path: str, inputs: Mapping[str, Any], *, where: str
     known = {i.name for i in session.get_inputs()}
     found = session.run(None, {n: v.numpy() for n, v in inputs.items() if n in known})[0]
     error = float(np.abs(found - wanted).max()) / max(float(np.abs(wanted).max()), 1e-12)
-    if not error <= TOLERANCE:
-        raise ContractError(
-            f"{where}: the exported ONNX differs from torch by {error:.2e} of the largest output",
-            hint=f"{TOLERANCE:g} is allowed. Report it with the model's architecture.",
-        )
-    return error
+    return within(error, where=where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,17 +31,34 @@ def to_onnx(
     """
     torch, onnx = need("torch", extra="train"), need("onnx", extra="host")
     example, buffer = torch.zeros(*shape), io.BytesIO()
+    with torch.no_grad():
+        given = module(example)
+    count = len(given) if isinstance(given, list | tuple) else 1
+    free = {input_name: {2: "height", 3: "width"}} if free_size else None
+    trace(module, {input_name: example}, [f"output{k}" for k in range(count)], buffer, opset=opset, free=free)
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def trace(
+    module: Any, inputs: Mapping[str, Any], outputs: Sequence[str], where: Any, *, opset: int, free: Mapping[str, Any] | None = None
+) -> None:  # fmt: skip
+    """Write a torch module as ONNX into a buffer or, where weights are above 2 GiB beside it, a file's path.
+
+    Args:
+        module: In eval mode.
+        inputs: Examples by name, in the module's order.
+        outputs: Their names.
+        where: A binary buffer, or a path as text.
+        opset: Of ONNX.
+        free: Axes without a fixed size, as torch names them.
+    """
+    torch = need("torch", extra="train")
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        given = module(example)
-        count = len(given) if isinstance(given, list | tuple) else 1
-        names = [f"output{k}" for k in range(count)]
         torch.onnx.export(
-            module, (example,), buffer, opset_version=opset, dynamo=False,
-            input_names=[input_name], output_names=names,
-            dynamic_axes={input_name: {2: "height", 3: "width"}} if free_size else None,
+            module, tuple(inputs.values()), where, opset_version=opset, dynamo=False, input_names=list(inputs),
+            output_names=list(outputs), dynamic_axes=free,
         )  # fmt: skip
-    return onnx.load_from_string(buffer.getvalue())
 
 
 def check_parity(module: Any, model: Any, samples: Sequence[NDArray[np.float32]], *, where: str) -> float:
@@ -59,9 +76,18 @@ def check_parity(module: Any, model: Any, samples: Sequence[NDArray[np.float32]]
         wanted = [t.numpy() for t in (given if isinstance(given, list | tuple) else [given])]
         for a, b in zip(wanted, session.run(None, {name: sample}), strict=True):
             worst = max(worst, float(np.abs(a - b).max()) / max(float(np.abs(a).max()), 1e-12))
-    if not worst <= TOLERANCE:
+    return within(worst, where=where)
+
+
+def within(error: float, *, where: str) -> float:
+    """Return an error that is within the tolerance.
+
+    Raises:
+        ContractError: It is not.
+    """
+    if not error <= TOLERANCE:
         raise ContractError(
-            f"{where}: the exported ONNX differs from torch by {worst:.2e} of the largest output",
+            f"{where}: the exported ONNX differs from torch by {error:.2e} of the largest output",
             hint=f"{TOLERANCE:g} is allowed. Report it with the model's architecture.",
         )
-    return worst
+    return error

@@ -105,7 +105,7 @@ def _painted(ask: Ask) -> Compiled:
         outcome = paint_outcome(work, notes)
         refuse_foreign(ask.folder)
         with folder_aside(ask.folder) as aside:
-            outcome = write_paint(aside, work, outcome)
+            write_paint(aside, work, outcome)
     return Compiled(outcome=outcome, bundle=ask.folder / "bundle", report=ask.folder / "report.html")
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from edgekit.bundle.write import finish_bundle
 from edgekit.core.digest import plain
-from edgekit.core.errors import RecipeError
 from edgekit.core.files import write_json, write_text
 from edgekit.core.outcome import Outcome, Paints, Verdict
 from edgekit.core.records import Answers
@@ -68,16 +67,7 @@ class PaintWork:
 
 
 def paint_work(ask: Ask) -> PaintWork:
-    """Return what a pipeline became, measured here.
-
-    Raises:
-        RecipeError: The device is not this machine: a pipeline is judged by its pictures, which need an engine here.
-    """
-    if not ask.here or ask.board:
-        raise RecipeError(
-            f"{ask.profile.name}: a pipeline's pictures are made and judged on this machine alone",
-            hint="Compile for --device local.",
-        )
+    """Return what a pipeline became, measured here."""
     scene = scene_of(ask)
     loaded = load_scene(ask, scene)
     scene = replace(scene, gflops=loaded.gflops)
@@ -189,7 +179,7 @@ def _verdicts(work: PaintWork, paints: Paints) -> tuple[Verdict, ...]:
     )
 
 
-def write_paint(folder: Path, work: PaintWork, outcome: Outcome) -> Outcome:
+def write_paint(folder: Path, work: PaintWork, outcome: Outcome) -> None:
     """Write bundle, slimmed weights, sheet and report into an empty folder."""
     ask, scene, network = work.ask, work.scene, work.networks.float32
     kept = (work.choice.chosen, *work.choice.others)
@@ -221,7 +211,6 @@ def write_paint(folder: Path, work: PaintWork, outcome: Outcome) -> Outcome:
     write_json(folder / "report.json", report_data(outcome))
     write_text(folder / "report.html", html_report(outcome, sheet=base64.b64encode(png).decode()))
     write_text(folder / "report.md", markdown_report(outcome))
-    return outcome
 
 
 def _golden(bundle: Path, work: PaintWork) -> None:

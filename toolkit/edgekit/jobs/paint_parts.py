@@ -31,7 +31,7 @@ from edgekit.plans.diffusion import (
     diffusion_from,
 )
 from edgekit.plans.progressive import Segment
-from edgekit.runtime.painting import Painting
+from edgekit.runtime.painting import Painting, open_painting
 
 # In the order in which they are needed.
 _PARTS = (TEXT, NETWORK, DECODER)
@@ -101,22 +101,16 @@ def painting(folder: Path, like: Artifact, *, watch: Any = None) -> Iterator[Pai
     """
     plan = diffusion_from((folder / FILE).read_text(), where=str(folder / FILE))
     backend = pick("backends", like.backend, what="backend")
-    tokens = (
-        read_tokens(folder / TOKENIZER, length=plan.length, pad=plan.pad)
-        if plan.conditions == "text"
-        else None
-    )
-    sessions = {n: backend.open(replace(like, main=folder / s.file)) for n, s in plan.parts.items()}
-    if watch:
-        sessions[NETWORK] = watch(sessions[NETWORK])
-    with Painting(plan, sessions, tokens) as opened:
+    with open_painting(
+        plan, folder, lambda p: backend.open(replace(like, main=folder / p.file)), watch=watch
+    ) as opened:
         yield opened
 
 
 class Recorder:
     """A session that remembers what it was asked."""
 
-    def __init__(self, session: Any, wanted: set[int]) -> None:
+    def __init__(self, session: Any, wanted: frozenset[int]) -> None:
         self._session, self._wanted, self._calls = session, wanted, 0
         self.seen: list[dict[str, Any]] = []
 

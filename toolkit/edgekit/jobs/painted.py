@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.calibration.walks import apart, evenly
 from edgekit.core import versions
 from edgekit.core.digest import digest_file
 from edgekit.core.errors import RecipeError
@@ -187,9 +188,7 @@ def label_of(prompt: str, names: Sequence[str]) -> int | None:
 
 def errors_of(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> tuple[float, ...]:
     """Return the relative squared error of each picture's final latents."""
-    axes = (1, 2, 3)
-    difference = ((found.astype(np.float64) - wanted) ** 2).sum(axes)
-    return tuple(float(v) for v in difference / np.maximum((wanted.astype(np.float64) ** 2).sum(axes), 1e-30))
+    return tuple(apart(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 def recorded(ask: Ask, scene: Scene, network: Network, count: int) -> list[dict[str, NDArray[Any]]]:
@@ -203,10 +202,8 @@ def recorded(ask: Ask, scene: Scene, network: Network, count: int) -> list[dict[
     """
     one = float_reference(ask, network)
     few = min(max(count // 4, 1), len(scene.prompts))
-    prompts = [
-        scene.prompts[k] for k in sorted({round(v) for v in np.linspace(0, len(scene.prompts) - 1, few)})
-    ]
-    wanted = {round(v) for v in np.linspace(0, len(prompts) * scene.steps - 1, count)}
+    prompts = [scene.prompts[k] for k in evenly(few, len(scene.prompts))]
+    wanted = frozenset(evenly(count, len(prompts) * scene.steps))
     kept: list[Recorder] = []
 
     def watch(session: Any) -> Recorder:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.calibration.walks import evenly
 from edgekit.core import versions
 from edgekit.core.digest import digest_file
 from edgekit.core.errors import RecipeError, ResourceError
@@ -51,9 +52,8 @@ def scene_of(ask: Ask) -> Scene:
     where = f"{checked.path}: diffusion"
     check_schedule(part.schedule, part.steps, pipeline.noise, where=f"{where}.schedule")
     prompts = _prompts(ask, pipeline)
-    held = sorted({round(k) for k in np.linspace(0, len(prompts) - 1, min(part.held_out, len(prompts) // 2))})
-    kept = set(held)
-    pool = tuple(p for k, p in enumerate(prompts) if k not in kept)
+    held = evenly(min(part.held_out, len(prompts) // 2), len(prompts))
+    pool = tuple(p for k, p in enumerate(prompts) if k not in set(held))
     return Scene(
         pipeline=pipeline, shape=(pipeline.latents, *_side(ask, pipeline)), prompts=pool, held_out=tuple(prompts[k] for k in held),
         schedule=part.schedule, steps=part.steps, guidance=_guidance(part.guidance, pipeline), seed=part.seed,
@@ -110,7 +110,7 @@ def refuse_pipeline(ask: Ask) -> None:
     """Refuse a pipeline that cannot be worked on, before anything is loaded.
 
     Raises:
-        RecipeError: The folder or the prompts are not what they should be.
+        RecipeError: The folder or the prompts are not what they should be, or the device is not this machine.
         MissingError: torch, diffusers or transformers is not installed.
         ResourceError: Its weights do not fit into this machine's memory.
     """
@@ -118,6 +118,11 @@ def refuse_pipeline(ask: Ask) -> None:
         if not have(name):
             need(name, extra="diffusion", why="load a diffusion pipeline")
     need("torch", extra="diffusion", why="load a diffusion pipeline")
+    if not ask.here or ask.board:
+        raise RecipeError(
+            f"{ask.profile.name}: a pipeline's pictures are made and judged on this machine alone",
+            hint="Compile for --device local.",
+        )
     scene = scene_of(ask)
     part = ask.checked.recipe.diffusion
     if part and part.judge and not found_beside(ask, part.judge, scene.pipeline).is_file():

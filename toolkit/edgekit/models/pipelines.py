@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -156,9 +157,16 @@ def _read(folder: Path, index: Mapping[str, Any], named: Mapping[str, str], what
         latents=int(config["in_channels"]), side=int(config.get("sample_size") or 64), decodes=bool(vae),
         factor=2 ** (len(vae["block_out_channels"]) - 1) if vae else 1,
         noise=noise_from(_json(folder / "scheduler" / "scheduler_config.json"), where=str(folder / "scheduler")),
-        sha256=digest_value({p.relative_to(folder).as_posix(): digest_file(p) for p in _files(folder, named)}),
+        sha256=digest_value({p.relative_to(folder).as_posix(): _digest(p, p.stat().st_size, p.stat().st_mtime_ns) for p in _files(folder, named)}),
         **(_text(folder, named, config) if text else _classes(index, config)),
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: Path, size: int, changed_ns: int) -> str:
+    """Return a file's digest; gigabytes of weights are read once a run, not each time somebody asks what they are."""
+    del size, changed_ns
+    return digest_file(path)
 
 
 def _refuse_strange(path: Path, config: Mapping[str, Any], vae: Mapping[str, Any], *, text: bool) -> None:

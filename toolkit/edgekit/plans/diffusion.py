@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.core.errors import RecipeError, VerificationError
+from edgekit.frames.tokens import MERGES, VOCAB
 from edgekit.plans.progressive import Segment
 from edgekit.plans.schedules import BETAS, KINDS, PREDICTS, SPACINGS, Latents, Noise, Predict
 
 PLAN, SCHEMA, FILE = "diffusion", "edgekit/diffusion/v1", "diffusion.json"
 TEXT, NETWORK, DECODER = "text_encoder", "main", "decoder"
-TOKENIZER, TOKEN_FILES = "tokenizer", ("vocab.json", "merges.txt")
+TOKENIZER = "tokenizer"
 Run = Callable[[Latents, int, NDArray[Any]], Latents]
 
 
@@ -56,7 +57,7 @@ class Diffusion:
     def files(self) -> list[str]:
         """Every file of it, in the order in which they are needed."""
         return [f for s in self.parts.values() for f in s.files] + [
-            f"{TOKENIZER}/{n}" for n in TOKEN_FILES if self.length
+            f"{TOKENIZER}/{n}" for n in (VOCAB, MERGES) if self.length
         ]
 
 
@@ -134,16 +135,16 @@ def noise_of(shape: tuple[int, ...], seed: int) -> Latents:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)[None]
 
 
-def class_of(one_labels: tuple[str, ...], prompt: str) -> int:
+def class_of(labels: tuple[str, ...], prompt: str) -> int:
     """Return the class that a prompt names, by its label or number.
 
     Raises:
         RecipeError: There is no such class.
     """
     wanted = prompt.strip()
-    if wanted in one_labels:
-        return one_labels.index(wanted)
-    if wanted.isdecimal() and int(wanted) < len(one_labels):
+    if wanted in labels:
+        return labels.index(wanted)
+    if wanted.isdecimal() and int(wanted) < len(labels):
         return int(wanted)
-    near = ", ".join(one_labels[:5])
-    raise RecipeError(f"prompt {prompt!r}: no such class", hint=f"There are {len(one_labels)}: {near}, …")
+    near = ", ".join(labels[:5])
+    raise RecipeError(f"prompt {prompt!r}: no such class", hint=f"There are {len(labels)}: {near}, …")

@@ -22,13 +22,12 @@ from edgekit.core.plugins import pick
 from edgekit.core.records import Artifact, Contract
 from edgekit.frames.coded import coded
 from edgekit.frames.prepare import check_frame, prepare
-from edgekit.frames.tokens import read_tokens
 from edgekit.machine.probe import passport
 from edgekit.plans.diffusion import PLAN as DIFFUSION
-from edgekit.plans.diffusion import TOKENIZER, diffusion_from
+from edgekit.plans.diffusion import diffusion_from
 from edgekit.plans.progressive import Segment, growth_from
 from edgekit.runtime.growing import Event, Growing, Limits
-from edgekit.runtime.painting import Painted, Painting
+from edgekit.runtime.painting import Painted, Painting, open_painting
 
 
 class Model:
@@ -303,21 +302,13 @@ def _painting(stream: Stream, variant: Variant, threads: int | None) -> Painting
     for file in plan.files:
         stream.fetch(str(folder / file))
     backend = pick("backends", variant.backend, what="backend")
-    tokens = None
-    if plan.conditions == "text":
-        tokens = read_tokens(stream.folder / folder / TOKENIZER, length=plan.length, pad=plan.pad)
-    sessions: dict[str, Session] = {}
-    try:
-        for name, part in plan.parts.items():
-            artifact = variant.artifact(
-                stream.folder, stream.manifest.contract, segment=str(folder / part.file)
-            )
-            sessions[name] = backend.open(_threaded(artifact, threads))
-    except BaseException:
-        for session in sessions.values():
-            session.__exit__()
-        raise
-    return Painting(plan, sessions, tokens)
+
+    def opened(part: Segment) -> Session:
+        artifact = variant.artifact(stream.folder, stream.manifest.contract, segment=str(folder / part.file))
+        session: Session = backend.open(_threaded(artifact, threads))
+        return session
+
+    return open_painting(plan, stream.folder / folder, opened)
 
 
 def choose(bundle: Bundle, name: str | None) -> tuple[Variant, str]:

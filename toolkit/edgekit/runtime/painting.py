@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from edgekit.backends.protocol import Session
 from edgekit.core.errors import RecipeError
 from edgekit.core.watch import watcher
-from edgekit.frames.tokens import Tokens
-from edgekit.plans.diffusion import DECODER, NETWORK, TEXT, Diffusion, class_of, guided, noise_of
+from edgekit.frames.tokens import Tokens, read_tokens
+from edgekit.plans.diffusion import DECODER, NETWORK, TEXT, TOKENIZER, Diffusion, class_of, guided, noise_of
+from edgekit.plans.progressive import Segment
 from edgekit.plans.schedules import Latents, check_schedule, denoise
 
 _STATES = 8
@@ -90,11 +92,7 @@ class Painting:
         found, images, times, step_ms = [], [], [], []
         for k, prompt in enumerate(prompts):
             begun = time.perf_counter_ns()
-            for said in (prompt, negative) if self._tokens else ():
-                rest = self._tokens.dropped(said) if self._tokens else 0
-                if not rest:
-                    continue
-                watcher().note(f"prompt {said[:40]!r}…: its last {rest} tokens do not fit and are left out")
+            self._note_dropped(prompt, negative)
             wanted, blank = self._conditions(prompt, negative, strength)
             predict = guided(self._network, wanted, blank, strength)
 
@@ -115,14 +113,17 @@ class Painting:
             ms=tuple(times),
         )  # fmt: skip
 
+    def _note_dropped(self, *prompts: str) -> None:
+        if self._tokens is None:
+            return
+        for said in prompts:
+            if rest := self._tokens.dropped(said):
+                watcher().note(f"prompt {said[:40]!r}…: its last {rest} tokens do not fit and are left out")
+
     def _begin(self, count: int, seed: int, latents: Latents | None) -> Latents:
-        shape = (count, *self.plan.latents)
         if latents is None:
-            return (
-                np.concatenate([noise_of(self.plan.latents, seed + k) for k in range(count)])
-                if count
-                else np.zeros(shape, np.float32)
-            )
+            return np.concatenate([noise_of(self.plan.latents, seed + k) for k in range(count)])
+        shape = (count, *self.plan.latents)
         if latents.shape != shape:
             raise RecipeError(
                 f"latents: {latents.shape} given, {shape} wanted", hint="Give one for each prompt."
@@ -187,3 +188,30 @@ class Painting:
             pixels = np.clip(latents / 2 + 0.5, 0, 1)
             pixels = np.repeat(pixels, 3, axis=1) if pixels.shape[1] == 1 else pixels
         return np.rint(pixels.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+
+
+def open_painting(
+    plan: Diffusion, folder: Path, opened: Callable[[Segment], Session], *, watch: Callable[[Session], Session] | None = None
+) -> Painting:  # fmt: skip
+    """Return a pipeline with an open engine for every part; where one does not open, the others are freed.
+
+    Args:
+        plan: What the parts are.
+        folder: Holds the tokenizer.
+        opened: Opens a part.
+        watch: Wraps the network's session, to see what goes in.
+    """
+    tokens = None
+    if plan.conditions == "text":
+        tokens = read_tokens(folder / TOKENIZER, length=plan.length, pad=plan.pad)
+    sessions: dict[str, Session] = {}
+    try:
+        for name, part in plan.parts.items():
+            sessions[name] = opened(part)
+    except BaseException:
+        for session in sessions.values():
+            session.__exit__()
+        raise
+    if watch:
+        sessions[NETWORK] = watch(sessions[NETWORK])
+    return Painting(plan, sessions, tokens)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.calibration.attention_sites import taken
 from edgekit.calibration.factors import compensated, grid, hidden_error, ridge_leverage, top
 from edgekit.calibration.rewriting import Left, Matrix, Rewriter, Site, Solved
 from edgekit.calibration.second_moments import Tap
@@ -43,6 +42,7 @@ class FeedForward:
             found.append(
                 Site(
                     name=f"{path}:ffn", rewriter="ffn", module=path, group="feed-forward", size=second.in_features,
+                    key="ff_width", multiple=64 if second.in_features >= 1024 else 8, rows=f"{path}:h",
                     params=per + parts * (first.bias is not None), per_row=per,
                 )
             )  # fmt: skip
@@ -57,7 +57,7 @@ class FeedForward:
     def solve(self, network: Any, site: Site, moments: Mapping[str, Matrix], method: str) -> Solved:
         """Rank the neurons, and find the error at some sizes."""
         one = network.get_submodule(site.module)
-        moment, after = taken(moments, f"{site.module}:h")[0], _after(one)
+        moment, after = moments[f"{site.module}:h"][0], _after(one)
         sizes = grid(site.size)
         if method == "nystrom":
             scores = ridge_leverage(moment, sizes)
@@ -85,7 +85,7 @@ class FeedForward:
         if solved.method == "magnitude" or size == solved.site.size:
             new = after[kept]
         else:
-            new = compensated(taken(moments, f"{solved.site.module}:h")[0], kept, after)
+            new = compensated(moments[f"{solved.site.module}:h"][0], kept, after)
         first, second = one.net[0].proj, one.net[2]
         at = torch.from_numpy(_rows(one, kept))
         before = linear(

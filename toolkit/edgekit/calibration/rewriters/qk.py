@@ -12,8 +12,8 @@ from edgekit.calibration.attention_sites import (
     factored,
     kind_of,
     left_alone,
+    rank_multiple,
     solved_product,
-    taken,
 )
 from edgekit.calibration.rewriting import Left, Matrix, Rewriter, Site, Solved
 from edgekit.calibration.second_moments import Tap
@@ -35,7 +35,8 @@ class QueryKey:
             found.append(
                 Site(
                     name=f"{path}:qk", rewriter="qk", module=path, group=f"{kind_of(one)}-attention QK",
-                    size=one.to_q.out_features // one.heads, params=one.heads * (wide + biases),
+                    size=one.to_q.out_features // one.heads, key="qk_rank", multiple=rank_multiple(one.to_q.out_features // one.heads),
+                    rows=f"{path}:q", context=f"{path}:k", params=one.heads * (wide + biases),
                     per_row=one.heads * one.to_q.in_features, per_context=one.heads * one.to_k.in_features, per_pair=one.heads,
                 )
             )  # fmt: skip
@@ -52,7 +53,7 @@ class QueryKey:
     def solve(self, network: Any, site: Site, moments: Mapping[str, Matrix], method: str) -> Solved:
         """Decompose the product of both projections in every head."""
         one = network.get_submodule(site.module)
-        pair = taken(moments, f"{site.module}:q"), taken(moments, f"{site.module}:k")
+        pair = moments[f"{site.module}:q"], moments[f"{site.module}:k"]
         weights = by_head(one.to_q.weight, one.heads), by_head(one.to_k.weight, one.heads)
         return solved_product(site, method, decomposed(method, moments=pair, weights=weights), *pair)
 

@@ -13,8 +13,8 @@ from edgekit.calibration.attention_sites import (
     decomposed,
     factored,
     kind_of,
+    rank_multiple,
     solved_product,
-    taken,
 )
 from edgekit.calibration.rewriting import Left, Matrix, Rewriter, Site, Solved
 from edgekit.calibration.second_moments import Tap
@@ -40,7 +40,8 @@ class ValueOutput:
             found.append(
                 Site(
                     name=f"{path}:vo", rewriter="vo", module=path, group=f"{kind_of(one)}-attention VO",
-                    size=one.to_v.out_features // one.heads,
+                    size=one.to_v.out_features // one.heads, key="vo_rank", multiple=rank_multiple(one.to_v.out_features // one.heads),
+                    rows=f"{path}:o", context=f"{path}:k",
                     params=one.heads * (one.to_v.in_features + out + (one.to_v.bias is not None)),
                     per_row=one.heads * out, per_context=one.heads * one.to_v.in_features, per_pair=one.heads,
                 )
@@ -77,8 +78,8 @@ class ValueOutput:
         one = network.get_submodule(site.module)
         values, after = by_head(one.to_v.weight, one.heads), self._after(one)
         right = np.swapaxes(after, -1, -2) @ after
-        attended = taken(moments, f"{site.module}:o")
-        left = taken(moments, f"{site.module}:v") if method == "whitened" else attended
+        attended = moments[f"{site.module}:o"]
+        left = moments[f"{site.module}:v"] if method == "whitened" else attended
         factors = decomposed(method, moments=(left, right), weights=(values, after))
         return solved_product(site, method, factors, attended, right)
 
