@@ -22,6 +22,7 @@ from edgekit.codecs.curves import EPSILON, fixed_codes, refuse_wide, thresholds_
 from edgekit.codecs.sensor import Sensor
 from edgekit.codecs.sensor_table import Table
 from edgekit.core.errors import RecipeError
+from edgekit.training.layout import layout_of
 
 # γ stays between these: with relu(γ) an axis died at γ <= 0 and never came back.
 LEAST_GAMMA, MOST_GAMMA = 0.1, 4.0
@@ -176,14 +177,12 @@ class Sensed(nn.Module):
     def __init__(self, front: Curve, net: Any) -> None:
         super().__init__()
         self.front, self.net = front, net
+        self.layout = layout_of(net)
 
     def forward(self, x: Tensor) -> Any:
         """Return what the network gives for a sensor's integers (B, C, …)."""
-        return self.net(
-            self.front(x).contiguous(
-                memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format
-            )
-        )
+        layout = self.layout if x.ndim == 4 else torch.contiguous_format
+        return self.net(self.front(x).contiguous(memory_format=layout))
 
 
 class _Look(torch.autograd.Function):

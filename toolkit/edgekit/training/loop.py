@@ -20,6 +20,7 @@ from edgekit.training.batches import Batches
 from edgekit.training.criterion import criterion_of
 from edgekit.training.curve import Sensed
 from edgekit.training.distill import check_teacher, distill_loss, heard
+from edgekit.training.layout import layout_of
 from edgekit.training.schedule import copied, move_average, optimizer_of, rate
 from edgekit.training.settings import TrainPart
 from edgekit.training.slide import SlideBCE
@@ -61,7 +62,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = self.model.to(self.device, memory_format=torch.channels_last)
+        self.layout = layout_of(self.model)
+        self.model = self.model.to(self.device, memory_format=self.layout)
         for name, p in self.model.named_parameters():
             p.requires_grad = ".dfl" not in name
         self.optimizer = optimizer_of(self.model, self.settings, apart=self.apart)
@@ -71,7 +73,7 @@ class Run:
         self.average = copied(self.model)
         if self.teacher is not None:
             check_teacher(self.model, self.teacher)
-            self.teacher = self.teacher.to(self.device, memory_format=torch.channels_last).eval()
+            self.teacher = self.teacher.to(self.device, memory_format=self.layout).eval()
 
     def train(self) -> dict[str, Tensor]:
         """Train to the end and return the weights of the best epoch, float32 on the CPU.
@@ -118,7 +120,7 @@ class Run:
         batch = {k: v.to(self.device) for k, v in batch.items()}
         images = batch["img"]
         if not self.front:
-            images = images.to(memory_format=torch.channels_last).float().div_(255)
+            images = images.to(memory_format=self.layout).float().div_(255)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             found = self.model(images)
             taught = heard(self.teacher, images) if self.teacher is not None else None
