@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # These are about torch modules from their first line; [train] starts at Python 3.11.
 _WITH_TORCH = (
-    "flow/test_train.py", "flow/test_gamma.py", "flow/test_gamma_learning.py", "flow/test_growing_learning.py", "flow/test_pictures.py", "flow/test_pictures_refused.py", "unit/test_curve.py", "unit/test_host_decode.py", "unit/test_light_detectors.py", "unit/test_schedules.py", "unit/test_slide.py", "unit/test_slimming.py",
+    "flow/test_train.py", "flow/test_gamma.py", "flow/test_gamma_learning.py", "flow/test_growing_learning.py", "flow/test_pictures.py", "flow/test_pictures_elsewhere.py", "flow/test_pictures_refused.py", "unit/test_curve.py", "unit/test_host_decode.py", "unit/test_light_detectors.py", "unit/test_schedules.py", "unit/test_slide.py", "unit/test_slimming.py",
     "unit/test_growing.py", "unit/test_layout.py", "unit/test_staged.py", "unit/test_stream.py", "unit/test_training_data.py",
 )  # fmt: skip
 collect_ignore = [] if sys.version_info >= (3, 11) else list(_WITH_TORCH)

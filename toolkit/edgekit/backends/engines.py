@@ -26,6 +26,7 @@ from edgekit.core.errors import ContractError, MissingError, RecipeError
 from edgekit.core.files import folder_aside, resource_errors, write_json
 from edgekit.core.lock import locked
 from edgekit.core.places import cache_home
+from edgekit.core.records import Contract, TensorSpec
 from edgekit.core.versions import versions
 from edgekit.core.watch import watcher
 
@@ -257,6 +258,22 @@ def builds_in(folder: Path) -> list[dict[str, Any]]:
                 f"{path}: is missing or was changed since it was compiled", hint="Fetch the bundle again."
             )
     return found
+
+
+def contract_in(folder: Path) -> Contract:
+    """Return what an engine of a folder's build.json takes and gives.
+
+    Raises:
+        RecipeError: There is no such file, or it does not say.
+    """
+    inputs, outputs = (
+        tuple(
+            TensorSpec(name=str(t["name"]), shape=tuple(t["shape"]), dtype=str(t["dtype"]))
+            for t in _said_in(folder, key)
+        )
+        for key in ("inputs", "outputs")
+    )
+    return Contract(inputs=inputs, outputs=outputs)
 
 
 def _said_in(folder: Path, key: str) -> Any:

@@ -43,6 +43,13 @@ class Variant:
     engine: str = "in-bundle"
     plan: str = ""
 
+    def builds(self, root: Path) -> list[Path]:
+        """Return the folders of a bundle in `root` whose engines are built on the device: one, or one a part."""
+        if self.engine == "in-bundle":
+            return []
+        own = (root / self.main).parent
+        return sorted(p.parent for p in own.glob("*/build.json")) if self.plan else [own]
+
     def artifact(self, root: Path, contract: Contract, *, segment: str = "") -> Artifact:
         """Return the artifact of this variant in the bundle folder `root`, or that of one of its segments.
 

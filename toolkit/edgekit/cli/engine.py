@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,6 +49,11 @@ def build(bundle: Path, variant: str, device: str, wait: bool, limit_s: float, a
     if as_json:
         show_json(found)
         return
+    for name, one in {"": found, **found["parts"]}.items():
+        _show(one, f" of {name}" if name else "")
+
+
+def _show(found: dict[str, Any], whose: str) -> None:
     how = (
         f"built in {found['seconds']:g} s"
         if found["fresh"]
@@ -55,7 +61,7 @@ def build(bundle: Path, variant: str, device: str, wait: bool, limit_s: float, a
         if found["when"]
         else "found"
     )
-    click.echo(f"{found['precision']} engine of {found['model']}: {how}, {found['mb']:g} MB")
+    click.echo(f"{found['precision']} engine of {found['model']}{whose}: {how}, {found['mb']:g} MB")
     click.echo(f"  TensorRT {found['tensorrt']}, {found['gpu']}\n  {found['plan']}")
     for one in found["attempts"]:
         room = f" with {one['workspace_mb']} MB" if one["workspace_mb"] else ""

@@ -344,8 +344,8 @@ def _outcome(field_: _Field, one: _Found) -> VariantOutcome:
 
 
 def predicted_choice(
-    ask: Ask, networks: Networks, data: Data | None, predictions: Mapping[str, Predicted]
-) -> Choice:
+    ask: Ask, networks: Networks, data: Data | None, predictions: Mapping[str, Predicted], *, refused: Refuse | None = None
+) -> Choice:  # fmt: skip
     """Return the choice for a device that is not this machine: the shortest prediction wins.
 
     Args:
@@ -353,8 +353,11 @@ def predicted_choice(
         networks: After the passes.
         data: Labelled images; accuracy is judged with the same engine here, or in a simulation.
         predictions: Latency by variant name such as "tensorrt-int8".
+        refused: A further judge of variants, for what is no accuracy on labelled samples.
     """
-    field_ = _Field(ask=ask, data=data, contract=networks.float32.contract, dense=_dense(ask, networks))
+    field_ = _Field(
+        ask=ask, data=data, contract=networks.float32.contract, dense=_dense(ask, networks), refused=refused
+    )
     for wanted in wanted_for(ask, networks):
         first = pick("lowering", wanted.backend, what="backend").styles[0]
         if wanted.precision != "int8" or wanted.style == first:
@@ -402,6 +405,12 @@ def _shortest_prediction(field_: _Field, networks: Networks, pool: Sequence[_Fou
     if not alive:
         raise ContractError(pool[0].note, hint="Ask for another --precision, or for --precision fp32.")
     for one in sorted(alive, key=lambda f: f.predicted.ms if f.predicted else 1e9):
+        if field_.refused:
+            loss, one.note = field_.refused(one.lowered)
+            if not one.note:
+                return one
+            lost.append((loss, one))
+            continue
         _accuracy_elsewhere(field_, networks, one)
         drop = one.accuracy.drop if one.accuracy else None
         if limit is None or drop is None or drop <= limit:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.backends.trt_inspector import reformat_share
 from edgekit.core.digest import plain
 from edgekit.core.errors import EdgekitError
 from edgekit.core.files import folder_aside, resource_errors, write_json, write_text
@@ -30,6 +29,7 @@ from edgekit.jobs.growth import grows_of
 from edgekit.jobs.ladder import climbed
 from edgekit.jobs.link import link_of
 from edgekit.jobs.model import Loaded, find_model, load_model, refuse_uncoded
+from edgekit.jobs.notes import UNSTEADY, tensorrt_notes
 from edgekit.jobs.paint import paint_outcome, paint_work, write_paint
 from edgekit.jobs.passes import run_passes
 from edgekit.jobs.progressive import chained, grows
@@ -45,7 +45,6 @@ from edgekit.runtime.draw import draw
 from edgekit.runtime.load import load
 
 _PICTURES = 3
-_UNSTEADY = "The warm-up never became steady: this machine is busy or throttles."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +100,7 @@ def _painted(ask: Ask) -> Compiled:
     """Return a compiled diffusion pipeline."""
     with resource_errors(ask.out), locked(ask.folder):
         work = paint_work(ask)
-        notes = [] if work.choice.outcomes[0].steady else [_UNSTEADY]
-        outcome = paint_outcome(work, notes)
+        outcome = paint_outcome(work)
         refuse_foreign(ask.folder)
         with folder_aside(ask.folder) as aside:
             write_paint(aside, work, outcome)
@@ -229,26 +227,11 @@ def _notes(work: _Work) -> list[str]:
     if not ask.here:
         notes.append(f"Latencies are predicted from published rows: {ask.why_not_here}.")
     if work.choice.chosen.wanted.backend == "tensorrt":
-        notes += _tensorrt_notes(work)
+        notes += tensorrt_notes(ask, work.choice.outcomes[0])
     if not work.choice.outcomes[0].steady:
-        notes.append(_UNSTEADY)
+        notes.append(UNSTEADY)
     for name, facts in work.networks.facts.items():
         notes += _guard_notes(name, facts)
-    return notes
-
-
-def _tensorrt_notes(work: _Work) -> list[str]:
-    target = work.ask.target
-    assert target
-    guess = ", the usual release of this module (--jetpack names another)" if target.assumed else ""
-    checks = ", ".join(f"{c.name} {c.state}" for c in work.choice.outcomes[0].checks if c.name != "engine")
-    notes = [
-        f"Written for {target.words}{guess}.",
-        "The TensorRT engine is built on the device; the bundle holds its ONNX file and build.json.",
-        f"Checked on this host: {checks}.",
-    ]
-    if receipt := work.choice.outcomes[0].receipt:
-        notes.append(f"Copies between formats take {reformat_share(receipt):.0%} of the engine's time.")
     return notes
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit.backends import engines
 from edgekit.bundle.manifest import Variant
-from edgekit.bundle.read import open_bundle
+from edgekit.bundle.read import Bundle, open_bundle
 from edgekit.core.digest import plain
 from edgekit.core.errors import MissingError, RecipeError
 from edgekit.core.records import Artifact
@@ -19,6 +19,7 @@ from edgekit.jobs.engine_trtexec import built_by_trtexec
 from edgekit.jobs.orders import new_order
 from edgekit.machine.probe import passport
 from edgekit.measure.golden import tester
+from edgekit.plans.diffusion import NETWORK
 
 _LIMIT_S = 3600.0
 _GOLDEN = "golden"
@@ -27,7 +28,9 @@ _GOLDEN = "golden"
 def built(
     path: Path, *, device: str = "", variant: str = "", limit_s: float = _LIMIT_S, wait: bool = False
 ) -> dict[str, Any]:
-    """Build the engine of a bundle's TensorRT variant, or find it in the board's cache.
+    """Build the engine of a bundle's TensorRT variant, or find it in the board's cache; return what is known of it.
+
+    A pipeline has one engine a part: what is known of the others stands under "parts", by name.
 
     Args:
         path: Bundle folder or `.ekb`.
@@ -45,18 +48,29 @@ def built(
     bundle = open_bundle(path)
     try:
         chosen = _variant(bundle.manifest.variants, variant, path)
-        artifact = chosen.artifact(bundle.folder, bundle.manifest.contract)
-        if not device:
-            power = str(passport().get("power_mode", ""))
-            found = engines.built(
-                artifact.folder, power_mode=power, limit_s=limit_s,
-                test=tester(artifact.contract, bundle.folder / _GOLDEN),
-            )  # fmt: skip
-        else:
-            found = _on_board(device, artifact, bundle.folder / _GOLDEN, limit_s=limit_s, wait=wait)
+        parts = {}
+        for name, (artifact, golden) in _to_build(bundle, chosen).items():
+            if device:
+                parts[name] = _on_board(device, artifact, golden, limit_s=limit_s, wait=wait)
+            else:
+                power, test = str(passport().get("power_mode", "")), tester(artifact.contract, golden)
+                parts[name] = engines.built(artifact.folder, power_mode=power, limit_s=limit_s, test=test)
     finally:
         bundle.close()
-    return {**found, "variant": chosen.name}
+    return {**parts.pop(NETWORK), "parts": parts, "variant": chosen.name}
+
+
+def _to_build(bundle: Bundle, variant: Variant) -> dict[str, tuple[Artifact, Path]]:
+    """Return by part what an engine is built of, and its golden frames; a model that is one file is its "main"."""
+    golden = bundle.folder / _GOLDEN
+    if not variant.plan:
+        return {NETWORK: (variant.artifact(bundle.folder, bundle.manifest.contract), golden)}
+    found = {}
+    for place in variant.builds(bundle.folder):
+        file = (place / str(engines.builds_in(place)[0]["model"])).relative_to(bundle.folder)
+        artifact = variant.artifact(bundle.folder, engines.contract_in(place), segment=str(file))
+        found[place.name] = (artifact, golden / place.name)
+    return found
 
 
 def _on_board(device: str, artifact: Artifact, golden: Path, *, limit_s: float, wait: bool) -> dict[str, Any]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgekit.backends.protocol import Session
 from edgekit.bundle.write import finish_bundle
 from edgekit.core.digest import plain
 from edgekit.core.files import write_json, write_text
@@ -20,20 +22,23 @@ from edgekit.core.watch import watcher
 from edgekit.gates.protocol import Evidence, gate_keys
 from edgekit.jobs.ask import Ask
 from edgekit.jobs.assemble import facts, variant_of
-from edgekit.jobs.choose import Choice, choose
+from edgekit.jobs.choose import Choice, choose, predicted_choice
+from edgekit.jobs.elsewhere import predictions
+from edgekit.jobs.host_checks import checks_of
 from edgekit.jobs.model import Loaded
-from edgekit.jobs.paint_parts import painting, parts_of, place_parts
+from edgekit.jobs.notes import UNSTEADY, tensorrt_notes
+from edgekit.jobs.paint_parts import Recorder, painting, parts_of, place_parts
 from edgekit.jobs.painted import Gallery, errors_of, float_reference, gallery, recorded, sheet
 from edgekit.jobs.passes import run_passes
 from edgekit.jobs.picture_scores import picture_scores
 from edgekit.jobs.report_data import report_data
 from edgekit.jobs.scene import RECORDED, load_scene, scene_of
 from edgekit.jobs.trial import held, ratio
-from edgekit.jobs.variants import Lowered, Networks, lowered_from
+from edgekit.jobs.variants import Lowered, Networks, lowered_from, stand_in
 from edgekit.measure.modes import MODES
 from edgekit.passes.protocol import Scene
 from edgekit.passes.slimdiff import FOLDER
-from edgekit.plans.diffusion import FILE, PLAN
+from edgekit.plans.diffusion import FILE, NETWORK, PLAN
 from edgekit.reports.html import html_report
 from edgekit.reports.markdown import markdown_report
 
@@ -85,19 +90,53 @@ def paint_work(ask: Ask) -> PaintWork:
     limits = ask.checked.gates(ask.profile.name)
 
     def refused(one: Lowered) -> tuple[float, str]:
-        seen[one.wanted.plain] = found = gallery(ask, scene, networks.float32, one, judged=judged)
+        own = runs_here(ask, networks, one)
+        seen[one.wanted.plain] = found = gallery(ask, scene, networks.float32, own, judged=judged)
         return _loss(limits, dense, found)
 
-    choice = choose(ask, networks, None, refused=refused)
+    if ask.here:
+        choice = choose(ask, networks, None, refused=refused)
+    else:
+        scale = _scale(networks)
+        choice = predicted_choice(
+            ask, networks, None, predictions(ask.profile, loaded, scale=scale), refused=refused
+        )
+    choice = _parts_checked(ask, networks, choice)
     for one in (choice.chosen, *choice.others):
         # The gallery of another style of the same name may stand there.
+        own = runs_here(ask, networks, one)
         seen[one.wanted.plain] = gallery(
-            ask, scene, networks.float32, one, judged=judged if one is choice.chosen else 0
+            ask, scene, networks.float32, own, judged=judged if one is choice.chosen else 0
         )
     return PaintWork(
         ask=ask, scene=scene, loaded=loaded, networks=networks, choice=choice, dense=dense, pictures=seen,
-        ratio=_ratio(ask, networks, choice),
+        ratio=_ratio(ask, networks, choice) if ask.here else None,
     )  # fmt: skip
+
+
+def runs_here(ask: Ask, networks: Networks, one: Lowered) -> Lowered:
+    """Return what paints on this machine for a variant: itself, or the graph of its engine in onnxruntime."""
+    return one if one.wanted.backend != "tensorrt" or ask.here else stand_in(ask, networks, one.wanted)
+
+
+def _parts_checked(ask: Ask, networks: Networks, choice: Choice) -> Choice:
+    """Return the choice with what is known on this host of the files around a TensorRT network, too."""
+    if choice.chosen.wanted.backend != "tensorrt":
+        return choice
+    first = choice.outcomes[0]
+    more = tuple(
+        replace(check, name=f"{name}: {check.name}")
+        for name, one in parts_of(ask, networks.float32, choice.chosen).items()
+        if name != NETWORK
+        for check in checks_of(ask, one)
+    )
+    return replace(choice, outcomes=(replace(first, checks=first.checks + more), *choice.outcomes[1:]))
+
+
+def _scale(networks: Networks) -> float:
+    """Return the share of the multiply-adds that slimming left: predictions begin at the pipeline as it came."""
+    slim = networks.facts.get("slimdiff")
+    return float(slim["gmacs_after"] / slim["gmacs_before"]) if slim else 1.0
 
 
 def _loss(limits: Mapping[str, float], dense: Gallery, found: Gallery) -> tuple[float, str]:
@@ -126,17 +165,30 @@ def _ratio(ask: Ask, networks: Networks, choice: Choice) -> tuple[float, float, 
     return ratio(trials["dense"].spans["model"], trials["chosen"].spans["model"])
 
 
-def paint_outcome(work: PaintWork, notes: Sequence[str]) -> Outcome:
+def paint_outcome(work: PaintWork) -> Outcome:
     """Return everything that was found, gates judged."""
     ask, choice, loaded = work.ask, work.choice, work.loaded
     paints = _paints(work)
     return Outcome(
-        name=ask.checked.name, device=ask.profile.name, title=ask.profile.title, measured_on=ask.passport,
+        name=ask.checked.name, device=ask.profile.name, title=ask.profile.title, measured_on=ask.passport if ask.here else {},
         model=_model(work, loaded), variants=choice.outcomes, chosen=choice.chosen.wanted.plain,
         reference=choice.reference.wanted.plain, verdicts=_verdicts(work, paints), speedup=work.ratio,
-        passes=work.networks.facts, notes=tuple(notes), recipe=plain(ask.checked.recipe), bench=ask.mode, when=choice.when,
+        passes=work.networks.facts, notes=tuple(_notes(work)), recipe=plain(ask.checked.recipe), bench=ask.mode if ask.here else "", when=choice.when,
         require_measured=ask.require_measured, paints=paints,
     )  # fmt: skip
+
+
+def _notes(work: PaintWork) -> list[str]:
+    ask, choice = work.ask, work.choice
+    notes = [ask.profile.note] if ask.profile.note else []
+    if not ask.here:
+        notes += [
+            f"Latencies are predicted from published rows: {ask.why_not_here}.",
+            "Pictures were made and judged on this host, the engine's graph run by onnxruntime where its engine is not here.",
+        ]
+    if choice.chosen.wanted.backend == "tensorrt":
+        notes += tensorrt_notes(ask, choice.outcomes[0])
+    return notes if choice.outcomes[0].steady else [*notes, UNSTEADY]
 
 
 def _model(work: PaintWork, loaded: Loaded) -> dict[str, Any]:
@@ -153,12 +205,14 @@ def _paints(work: PaintWork) -> Paints:
     ask, scene = work.ask, work.scene
     part = ask.checked.recipe.diffusion
     chosen = work.pictures[work.choice.chosen.wanted.plain]
+    # Of a device that is not here nobody knows how long a picture takes.
+    ms, dense_ms = (chosen.shown.image_ms, work.dense.shown.image_ms) if ask.here else (None, None)
     scores, why = picture_scores(chosen.images, work.dense.images, scene.held_out)
     return Paints(
         prompts=scene.held_out, schedule=scene.schedule, steps=scene.steps, guidance=scene.guidance,
         size=(chosen.images.shape[1], chosen.images.shape[2]), errors=errors_of(chosen.latents, work.dense.latents),
         judge=Path(part.judge).name if part and part.judge else "", judged=chosen.shown.judged, right=chosen.shown.right,
-        dense_right=work.dense.shown.right, image_ms=chosen.shown.image_ms, dense_image_ms=work.dense.shown.image_ms,
+        dense_right=work.dense.shown.right, image_ms=ms, dense_image_ms=dense_ms,
         step_ratio=work.ratio, scores=scores, why_no_scores=why,
         others={
             n: float(np.mean(errors_of(g.latents, work.dense.latents))) for n, g in work.pictures.items() if g is not chosen
@@ -171,7 +225,8 @@ def _verdicts(work: PaintWork, paints: Paints) -> tuple[Verdict, ...]:
     reference = next((o for o in choice.outcomes if o.name == choice.reference.wanted.plain), None)
     evidence = Evidence(
         chosen=choice.outcomes[0], reference=reference, speedup=work.ratio, paints=paints,
-        why_no_accuracy="a pipeline's pictures are judged by latent_error and task_drop",
+        why_no_accuracy="a pipeline's pictures are judged by latent_error and task_drop", why_no_device=ask.why_not_here,
+        emulated=str(ask.passport.get("emulated", "")) if ask.here else "",
     )  # fmt: skip
     gates = gate_keys()
     return tuple(
@@ -214,15 +269,35 @@ def write_paint(folder: Path, work: PaintWork, outcome: Outcome) -> None:
 
 
 def _golden(bundle: Path, work: PaintWork) -> None:
-    """Write a few prompts with the latents and pictures that the default variant makes of them."""
-    one, place = work.choice.chosen, bundle / "variants" / work.choice.chosen.wanted.plain
-    prompts = work.scene.held_out[:_GOLDEN]
-    with painting(place, one.artifact) as open_:
-        made = open_.paint(prompts, seed=_GOLDEN_SEED)
-    folder = bundle / "golden"
+    """Write a few prompts with the latents and pictures that the default variant makes of them.
+
+    A variant whose engines are built on the device is stood for by onnxruntime on the float32 graphs; what goes into each
+    part and comes out of it is kept, too: a new engine is tried on that.
+    """
+    ask, scene, network, one = work.ask, work.scene, work.networks.float32, work.choice.chosen
+    prompts, folder = scene.held_out[:_GOLDEN], bundle / "golden"
     folder.mkdir()
-    write_json(
-        folder / "golden.json", {"prompts": list(prompts), "seed": _GOLDEN_SEED, "variant": one.wanted.plain}
-    )
+    said = {"prompts": list(prompts), "seed": _GOLDEN_SEED, "variant": one.wanted.plain}
+    if one.wanted.backend == "tensorrt":
+        runs, kept = float_reference(ask, network), dict[str, Recorder]()
+
+        def watch(name: str, session: Session) -> Any:
+            kept[name] = Recorder(session, frozenset({0, scene.steps - 1 if name == NETWORK else 1}))
+            return kept[name]
+
+        with tempfile.TemporaryDirectory() as place:
+            place_parts(Path(place) / "parts", scene, network, parts_of(ask, network, runs))
+            with painting(Path(place) / "parts", runs.artifact, watch=watch) as open_:
+                made = open_.paint(prompts, seed=_GOLDEN_SEED)
+        for name, recorder in kept.items():
+            (folder / name).mkdir()
+            for k, (given, answer) in enumerate(zip(recorder.seen, recorder.answers, strict=True)):
+                np.savez(folder / name / f"inputs{k}.npz", **given)
+                np.savez(folder / name / f"outputs{k}.npz", **answer)
+        said |= {"backend": "onnxruntime", "precision": "fp32"}
+    else:
+        with painting(bundle / "variants" / one.wanted.plain, one.artifact) as open_:
+            made = open_.paint(prompts, seed=_GOLDEN_SEED)
+    write_json(folder / "golden.json", said)
     np.save(folder / "latents.npy", made.latents)
     np.save(folder / "images.npy", made.images)

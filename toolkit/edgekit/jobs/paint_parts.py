@@ -97,7 +97,7 @@ def painting(folder: Path, like: Artifact, *, watch: Any = None) -> Iterator[Pai
     Args:
         folder: Holds the parts.
         like: Whose engine and options run them.
-        watch: Wraps the network's session, to see what goes in.
+        watch: Wraps the session of each part, by its name, to see what goes in.
     """
     plan = diffusion_from((folder / FILE).read_text(), where=str(folder / FILE))
     backend = pick("backends", like.backend, what="backend")
@@ -108,11 +108,12 @@ def painting(folder: Path, like: Artifact, *, watch: Any = None) -> Iterator[Pai
 
 
 class Recorder:
-    """A session that remembers what it was asked."""
+    """A session that remembers what it was asked, and what it answered."""
 
     def __init__(self, session: Any, wanted: frozenset[int]) -> None:
         self._session, self._wanted, self._calls = session, wanted, 0
         self.seen: list[dict[str, Any]] = []
+        self.answers: list[dict[str, Any]] = []
 
     def __exit__(self, *_: object) -> None:
         """Free the engine."""
@@ -120,8 +121,10 @@ class Recorder:
 
     def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Answer, and remember the questions that are wanted, by their number."""
-        if self._calls in self._wanted:
-            self.seen.append({n: np.array(v) for n, v in inputs.items()})
-        self._calls += 1
+        given = {n: np.array(v) for n, v in inputs.items()} if self._calls in self._wanted else None
         found: dict[str, Any] = self._session.infer(inputs)
+        if given is not None:
+            self.seen.append(given)
+            self.answers.append({n: np.array(v) for n, v in found.items()})
+        self._calls += 1
         return found

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.backends.protocol import Session
 from edgekit.calibration.walks import apart, evenly
 from edgekit.core import versions
 from edgekit.core.digest import digest_file
@@ -28,6 +29,7 @@ from edgekit.jobs.trial import machine_key
 from edgekit.jobs.variants import Lowered, Wanted, lowered_from
 from edgekit.models.declared import declared_by
 from edgekit.passes.protocol import Scene
+from edgekit.plans.diffusion import NETWORK
 
 _HELD_SEED, _JUDGED_SEED, _RECORDED_SEED = 500_000, 600_000, 700_000
 
@@ -206,7 +208,9 @@ def recorded(ask: Ask, scene: Scene, network: Network, count: int) -> list[dict[
     wanted = frozenset(evenly(count, len(prompts) * scene.steps))
     kept: list[Recorder] = []
 
-    def watch(session: Any) -> Recorder:
+    def watch(name: str, session: Session) -> Any:
+        if name != NETWORK:
+            return session
         kept.append(Recorder(session, wanted))
         return kept[0]
 

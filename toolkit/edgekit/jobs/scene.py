@@ -110,7 +110,7 @@ def refuse_pipeline(ask: Ask) -> None:
     """Refuse a pipeline that cannot be worked on, before anything is loaded.
 
     Raises:
-        RecipeError: The folder or the prompts are not what they should be, or the device is not this machine.
+        RecipeError: The folder or the prompts are not what they should be, or the device is a board behind a connection.
         MissingError: torch, diffusers or transformers is not installed.
         ResourceError: Its weights do not fit into this machine's memory.
     """
@@ -118,10 +118,10 @@ def refuse_pipeline(ask: Ask) -> None:
         if not have(name):
             need(name, extra="diffusion", why="load a diffusion pipeline")
     need("torch", extra="diffusion", why="load a diffusion pipeline")
-    if not ask.here or ask.board:
+    if ask.board:
         raise RecipeError(
-            f"{ask.profile.name}: a pipeline's pictures are made and judged on this machine alone",
-            hint="Compile for --device local.",
+            f"{ask.profile.name}: a pipeline is not measured over a connection yet",
+            hint="Compile for the profile it is of (edgekit devices), or on the board itself with --device local.",
         )
     scene = scene_of(ask)
     part = ask.checked.recipe.diffusion

@@ -305,6 +305,9 @@ def _painting(stream: Stream, variant: Variant, threads: int | None) -> Painting
 
     def opened(part: Segment) -> Session:
         artifact = variant.artifact(stream.folder, stream.manifest.contract, segment=str(folder / part.file))
+        if variant.engine != "in-bundle":
+            # An engine's inputs are held against its own part's, not against the network's.
+            artifact = replace(artifact, contract=engines.contract_in(artifact.folder))
         session: Session = backend.open(_threaded(artifact, threads))
         return session
 
@@ -346,17 +349,21 @@ def refusal(variant: Variant, machine: Mapping[str, Any], folder: Path) -> str:
     found: str = pick("backends", variant.backend, what="backend").refusal(machine)
     if found or variant.engine == "in-bundle":
         return found
+    places = variant.builds(folder)
     try:
-        engine = engines.found_for((folder / variant.main).parent)
+        built = bool(places) and all(engines.found_for(p) for p in places)
     except EdgekitError as error:
         return error.message
-    return "" if engine else "no engine was built on this board yet (edgekit engine build)"
+    return "" if built else "no engine was built on this board yet (edgekit engine build)"
 
 
 def _built_as(variant: Variant, folder: Path) -> str:
     """Return, of an engine that is not what its variant's name says, what it is."""
-    if variant.engine == "in-bundle":
-        return ""
-    engine = engines.found_for((folder / variant.main).parent)
-    what = engine.other_than(variant.precision) if engine else ""
-    return f" (its engine is {what})" if what else ""
+    found = []
+    for place in variant.builds(folder):
+        engine = engines.found_for(place)
+        # Parts around a pipeline's network are float32, whatever it is.
+        wanted = str(engines.builds_in(place)[0]["precision"])
+        if engine and (what := engine.other_than(wanted)):
+            found.append(f"{place.name}: {what}" if variant.plan else what)
+    return f" (its engine is {'; '.join(found)})" if found else ""

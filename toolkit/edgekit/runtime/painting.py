@@ -191,7 +191,7 @@ class Painting:
 
 
 def open_painting(
-    plan: Diffusion, folder: Path, opened: Callable[[Segment], Session], *, watch: Callable[[Session], Session] | None = None
+    plan: Diffusion, folder: Path, opened: Callable[[Segment], Session], *, watch: Callable[[str, Session], Session] | None = None
 ) -> Painting:  # fmt: skip
     """Return a pipeline with an open engine for every part; where one does not open, the others are freed.
 
@@ -199,7 +199,7 @@ def open_painting(
         plan: What the parts are.
         folder: Holds the tokenizer.
         opened: Opens a part.
-        watch: Wraps the network's session, to see what goes in.
+        watch: Wraps the session of each part, by its name, to see what goes in.
     """
     tokens = None
     if plan.conditions == "text":
@@ -213,5 +213,5 @@ def open_painting(
             session.__exit__()
         raise
     if watch:
-        sessions[NETWORK] = watch(sessions[NETWORK])
+        sessions = {n: watch(n, s) for n, s in sessions.items()}
     return Painting(plan, sessions, tokens)
