@@ -22,24 +22,24 @@ from edgekit.models.pipelines import shipped_pipelines
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEPT = ROOT / "docs" / "evidence" / "slimdiff"
 SLIM = "slimdiff: {keep: 0.587, prompts: 60, steps: 15, probe_prompts: 4, round_ranks: 1, round_neurons: 8}"
-ROWS = (
-    ("as it came", "", "fp32"),
-    ("as it came", "", "int8"),
-    ("slimmed to 0.587", SLIM, "fp32"),
-    ("slimmed to 0.587", SLIM, "int8"),
-)
+# By what each compile does to the network: its passes, and the precision it is asked for.
+ROWS = {
+    "as it came": ("", "fp32"), "weights in fp16": ("quantize-weights: {to: fp16}", "fp32"),
+    "weights in int8": ("quantize-weights", "fp32"), "int8": ("quantize-int8", "int8"),
+    "slimmed to 0.587": (SLIM, "fp32"), "slimmed, weights in int8": (f"{SLIM}, quantize-weights", "fp32"),
+    "slimmed, int8": (f"{SLIM}, quantize-int8", "int8"),
+}  # fmt: skip
 
 
 def row(what: str, passes: str, precision: str, work: Path, judged: int) -> dict[str, Any]:
     """Return what one compile found."""
-    folder = work / f"{'slim' if passes else 'dense'}-{precision}"
+    folder = work / what.replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "glyphs.yaml"
-    named = ", ".join(p for p in (passes, "quantize-int8" if precision == "int8" else "") if p)
     recipe.write_text(
         "schema: edgekit/recipe/v1\nmodel: {pipeline: glyphs-ldm}\n"
         f"diffusion: {{prompts: prompts.txt, held_out: 16, steps: 15, guidance: 3, judge: judge.onnx, judged: {judged}}}\n"
-        f"passes: [{named}]\nbench: {{mode: smoke}}\ndevices: {{local: {{backend: onnxruntime}}}}\n"
+        f"passes: [{passes}]\nbench: {{mode: smoke}}\ndevices: {{local: {{backend: onnxruntime}}}}\n"
     )
     words = [
         sys.executable,
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=KEPT)
     given = parser.parse_args()
     assert shipped_pipelines()["glyphs-ldm"].is_dir()
-    rows = [row(*one, given.work, given.judged) for one in ROWS]
+    rows = [row(what, *how, given.work, given.judged) for what, how in ROWS.items()]
     leave(
         given.out,
         "int8",

@@ -23,6 +23,8 @@ from edgekit.training.terms.protocol import Weights
 pytestmark = pytest.mark.slow
 
 SHAPE = (3, 8, 8)
+# Steps of one student's path scatter by 2 points; whether they fall is asked of a mean, as in the tables of the guide.
+SEEDS = (1, 2, 3)
 SETTINGS = TrainPart(
     epochs=25, imgsz=8, batch=64, lr=0.05, final_lr=0.02, schedule="cosine", warmup_epochs=1, momentum=0.9,
     average=0.0, shift=0.125, fliplr=0.0, optimizer="sgd", val_images=0, seed=0, threads=1,
@@ -65,7 +67,7 @@ def shares(pair: Pair, seen: torch.Tensor, truth: torch.Tensor) -> list[float]:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
-    """Accuracy of every step, with all terms and with labels and teacher alone."""
+    """Accuracy of every step: the mean of students with all terms, and one with labels and teacher alone."""
     torch.set_num_threads(1)
     train, (images, classes) = pictures()
     batches = Pictures(*train, SETTINGS)
@@ -76,8 +78,10 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
     teacher.eval()
     with torch.no_grad():
         found = {"kept": [], "teacher": [100 * float((teacher(seen).argmax(1) == truth).float().mean())]}
-    for arm, weights in (("all", Weights()), ("control", Weights(sync=0.0, recon=0.0, cross=0.0))):
-        student = net([4, 6, 8, 12], 1, 1)
+    runs = {f"all {s}": (s, Weights()) for s in SEEDS}
+    runs["control"] = (SEEDS[0], Weights(sync=0.0, recon=0.0, cross=0.0))
+    for arm, (seed, weights) in runs.items():
+        student = net([4, 6, 8, 12], 1, seed)
         pair = Pair(staged(teacher, shape=SHAPE), staged(student, shape=SHAPE), shape=SHAPE)
         run = Run(
             model=pair, batches=batches, settings=SETTINGS, work=tmp_path_factory.mktemp(arm), clip=5.0,
@@ -89,13 +93,14 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
             float(all(torch.equal(a, b) for a, b in zip(before, teacher.state_dict().values(), strict=True)))
         )
         found[arm] = shares(pair, seen, truth)
+    found["all"] = np.mean([found[f"all {s}"] for s in SEEDS], axis=0).tolist()
     return found
 
 
 def test_no_step_of_the_path_falls_and_its_end_is_the_teacher(learned: dict[str, list[float]]):
     path = learned["all"]
     assert all(after >= before - 1 for before, after in itertools.pairwise(path)), path
-    assert path[-1] == learned["teacher"][0]
+    assert all(learned[f"all {s}"][-1] == learned["teacher"][0] for s in SEEDS)
 
 
 def test_the_start_is_as_good_as_a_student_that_was_distilled_alone(learned: dict[str, list[float]]):
@@ -109,4 +114,4 @@ def test_without_the_terms_that_align_a_step_answers_nothing(learned: dict[str, 
 
 
 def test_the_teachers_weights_and_statistics_are_what_they_were(learned: dict[str, list[float]]):
-    assert learned["kept"] == [1.0, 1.0]
+    assert learned["kept"] == [1.0] * (len(SEEDS) + 1)

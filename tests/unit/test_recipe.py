@@ -56,6 +56,11 @@ def test_shipped_recipes_have_no_faults(path: Path):
         ),
         ("gates: {speedup: fast}", "r.yaml:3: gates.speedup: should be a number from 0"),
         ("passes: [simplify, simplify]", "r.yaml:3: passes: simplify stands there twice"),
+        (
+            "passes: [quantize-weights, simplify]",
+            "r.yaml:3: passes: quantize-weights goes last. Put it behind simplify",
+        ),
+        ("passes: [quantize-weights, to-fp16]", "r.yaml:3: passes: to-fp16 stores weights its own way"),
         ("passes: [{a: 1, b: 2}]", "r.yaml:3: passes[0]: is not one pass. Write `- name: {setting: value}`"),
         ("gates: {accuracy_drop: 1}", "r.yaml:3: gates.accuracy_drop: should be a number from 0 to 0.5"),
         (

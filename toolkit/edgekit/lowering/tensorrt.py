@@ -13,6 +13,7 @@ from edgekit.core.errors import ContractError
 from edgekit.core.files import write_json, write_text
 from edgekit.core.records import Artifact, Network, QuantPlan
 from edgekit.devices.jetpacks import Target
+from edgekit.graph.int8_weights import restore_int8
 from edgekit.graph.onnx_file import read_onnx, save_onnx
 from edgekit.graph.sparsity import sparse_layers
 from edgekit.graph.strong import strongly_typed
@@ -43,7 +44,7 @@ class TensorRtLowering:
             ContractError: The file has what this version of TensorRT refuses; the findings are named.
         """
         assert options.target, "a TensorRT file is written for one version"
-        target, model = options.target, read_onnx(network.main.path)
+        target, model = options.target, _plain(network)
         parts = {MODEL: (options.precision, write(model, plan, options.precision, target))}
         if options.precision == "int8":
             # Where int8 fails on the device, this one is built instead.
@@ -60,6 +61,11 @@ class TensorRtLowering:
         return Artifact(
             backend="tensorrt", precision=options.precision, main=out / MODEL, contract=network.contract, wanted=wanted,
         )  # fmt: skip
+
+
+def _plain(network: Network) -> Any:
+    """Return the graph with weights in float32: the builder has its own types, and reads no int8 constants but behind Q/DQ."""
+    return restore_int8(read_onnx(network.main.path))
 
 
 def wanted_of(model: Any, plan: QuantPlan | None, precision: str) -> dict[str, str]:
@@ -101,7 +107,7 @@ def stand_in(network: Network, plan: QuantPlan | None, options: Options, out: Pa
     calibration cache, the one with Q/DQ.
     """
     assert options.target
-    model = read_onnx(network.main.path)
+    model = _plain(network)
     if options.precision == "fp16":
         judged = strongly_typed(model)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +32,8 @@ DEVICE_WORDS = ("precision", "backend")
 Part = TypeVar("Part")
 # Passes that see the whole graph with its inputs: what goes in must be decided before them.
 _AFTER_CODES = frozenset({"quantize-int8", "to-fp16", "sparsify-2-4"})
+# The pass after which weights stay as they are, and those that store them in their own way.
+_STORES, _OWN_WEIGHTS = "quantize-weights", frozenset({"quantize-int8", "to-fp16"})
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -143,7 +145,19 @@ def _steps(form: Form) -> tuple[Step, ...]:
     names = [s.name for s in found]
     for name in {n for n in names if names.count(n) > 1}:
         form.fault(("passes",), f"{name} stands there twice")
+    _stored(form, names)
     return tuple(found)
+
+
+def _stored(form: Form, names: Sequence[str]) -> None:
+    """Note what does not go with a pass that stores weights in few bits: what comes after it would bring them back."""
+    if _STORES not in names:
+        return
+    for other in (n for n in names if n in _OWN_WEIGHTS):
+        form.fault(("passes",), f"{other} stores weights its own way. Leave out {_STORES} or {other}")
+    for later in names[names.index(_STORES) + 1 :]:
+        if later not in _OWN_WEIGHTS and later != _STORES:
+            form.fault(("passes",), f"{_STORES} goes last. Put it behind {later}")
 
 
 def _coded(form: Form, steps: tuple[Step, ...]) -> None:
