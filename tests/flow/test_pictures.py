@@ -166,6 +166,23 @@ def test_golden_pictures_come_again(slim: Path):
     assert apart(found.latents, np.load(golden / "latents.npy")) < 1e-6
 
 
+def test_weights_in_int8_keep_the_pictures_in_a_third_of_the_file(dense: Path, tmp_path: Path):
+    path = pictures.recipe(tmp_path, "quantize-weights", gates="latent_error: 0.02")
+    ran = run_edgekit("compile", path, "-o", tmp_path / "out")
+    assert ran.code == 0, ran.err + ran.out
+    found = tmp_path / "out" / "pics-local"
+    said = json.loads((found / "report.json").read_text())
+    assert 0 < np.mean(said["paints"]["errors"]) < 0.02
+
+    def sizes(bundle: Path) -> dict[str, int]:
+        place = bundle / "variants" / "onnxruntime-fp32"
+        return {p.parent.name: p.stat().st_size for p in place.glob("*/model.onnx")}
+
+    before, after = sizes(dense / "bundle"), sizes(found / "bundle")
+    assert set(before) == {"main", "text_encoder", "decoder"}
+    assert all(after[n] < 0.4 * before[n] for n in before), (before, after)
+
+
 def test_a_packed_bundle_paints_from_the_command_line(slim: Path, tmp_path: Path):
     ran = run_edgekit("bundle", "pack", slim / "bundle", "-o", tmp_path / "pics.ekb")
     assert ran.code == 0, ran.err

@@ -10,7 +10,7 @@ from edgekit.recipe.records import DiffusionPart, ModelPart
 
 # Parts that speak of one network with frames.
 _FOREIGN = ("preprocess", "answers", "data", "train")
-_PASSES = ("slimdiff", "simplify", "quantize-int8", "to-fp16")
+_PASSES = ("slimdiff", "simplify", "quantize-int8", "quantize-weights", "to-fp16")
 _LIMITS = {
     "held_out": (1, 10_000), "steps": (1, 999), "guidance": (0, 100), "judged": (0, 100_000), "seed": (0, 1_000_000),
 }  # fmt: skip
