@@ -343,6 +343,7 @@ TABLES = {
     "growing-serve": (("docs/progressive-loading.md",), growing_tables.serve),
     "slim-arms": (("README.md", "docs/slimdiff.md"), slim_tables.arms),
     "slim-time": (("docs/slimdiff.md",), slim_tables.by_time),
+    "slim-sd15": (("README.md", "docs/slimdiff.md"), slim_tables.sd15),
     "slim-int8": (("docs/slimdiff.md",), slim_tables.int8),
     "slim-peers": (("docs/slimdiff.md",), slim_tables.peers),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,48 @@ def test_a_plan_that_holds_is_left_alone(detector: Path, tmp_path: Path):
         network_of(detector), Settings(max_drop=0.05), context(tmp_path, {3: 0.89})
     )
     assert change.facts["guard"]["exempted"] == []
+
+
+def test_the_guard_of_errors_needs_no_labels_and_holds_its_limit(detector: Path, tmp_path: Path):
+    def run(most: float) -> tuple[QuantPlan, dict]:
+        given = Context(out=tmp_path, samples=lambda: iter(inputs()), digest="d")
+        change = quantize_int8.PLUGIN.run(network_of(detector), Settings(max_error=most), given)
+        assert change.plan
+        return change.plan, change.facts["guard"]
+
+    plan, easy = run(0.5)
+    assert (easy["state"], easy["exempted"], easy["kept"]) == ("held", [], easy["int8"])
+    assert len(plan.int8_layers()) == 3
+    some, guard = run(easy["int8"] * 0.9)
+    assert guard["state"] == "held"
+    assert guard["kept"] <= 0.9 * easy["int8"]
+    assert len(some.int8_layers()) == 3 - len(guard["exempted"]) < 3
+
+
+@pytest.mark.parametrize("words", [{"max_error": 0.0}, {"max_error": 0.1, "max_drop": 0.1}])
+def test_a_guard_without_sense_is_refused(words: dict[str, float]):
+    with pytest.raises(ValueError, match="max_error"):
+        Settings(**words)
+
+
+def test_a_plan_may_leave_what_stands_between_layers_in_float(detector: Path):
+    model, plan = read_onnx(detector), plan_of(detector)
+    style = Style(
+        unsigned=True,
+        full=True,
+        spread=frozenset({"Sigmoid", "Mul", "Add", "Concat"}),
+        biases=True,
+        adds=True,
+    )
+
+    def quantized(one: QuantPlan) -> int:
+        return sum(n.op_type == "QuantizeLinear" for n in write_qdq(model, one, style).graph.node)
+
+    alone = write_qdq(model, replace(plan, between=False), Style(unsigned=True))
+    assert quantized(replace(plan, between=False)) == sum(
+        n.op_type == "QuantizeLinear" for n in alone.graph.node
+    )
+    assert quantized(replace(plan, between=False)) < quantized(plan)
 
 
 def test_layers_kept_by_name_stay_in_float(detector: Path, tmp_path: Path):

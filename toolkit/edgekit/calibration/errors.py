@@ -42,6 +42,25 @@ def alone_errors(
     return found
 
 
+def output_error(model: Any, other: Any, samples: Iterable[Arrays]) -> float:
+    """Return the mean relative squared error of another graph's outputs against those of a float one, no labels needed.
+
+    Args:
+        model: The float ModelProto.
+        other: A ModelProto with the same inputs and outputs.
+        samples: Inputs by name, one mapping a sample; all are kept in memory.
+    """
+    given = [dict(s) for s in samples]
+    found = [
+        max(
+            float(np.sum((a - b) ** 2)) / (float(np.sum(b**2)) or 1.0)
+            for a, b in zip(row, ideal, strict=True)
+        )
+        for row, ideal in zip(_outputs(other, given), _outputs(model, given), strict=True)
+    ]
+    return float(np.mean(found))
+
+
 def _outputs(model: Any, samples: Sequence[dict[str, NDArray[Any]]]) -> list[list[NDArray[Any]]]:
     ort = need("onnxruntime", extra="host", why="rank layers")
     options = ort.SessionOptions()

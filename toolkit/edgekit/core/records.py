@@ -129,11 +129,13 @@ class QuantPlan:
         ranges: Observed (low, high) of each activation tensor.
         layers: Every layer that could be int8, with the choice.
         calibration: SHA-256 over the calibration samples.
+        between: Whether what stands between layers, such as additions, may run in int8, too, where an engine is fast with that.
     """
 
     ranges: Mapping[str, tuple[float, float]]
     layers: tuple[LayerChoice, ...]
     calibration: str
+    between: bool = True
 
     def int8_layers(self) -> frozenset[str]:
         """Names of the layers that shall run in int8."""

@@ -212,7 +212,7 @@ def _context(ask: Ask, folder: Path, network: Network, data: Data | None, given:
         asked = given.recorded
         assert asked
         return Context(
-            out=folder, samples=lambda: asked(network), digest=digest_value(scene_key(given.scene)), seed=part.seed,
+            out=folder, samples=lambda: asked(network), digest=digest_value(scene_key(given.scene)), seed=part.seed, scene=given.scene,
             why_no_score="pictures are judged by latent_error and task_drop", time=_timer(ask, network, None) if _prices_here(ask) else None,
         )  # fmt: skip
     real = data if data and contract.frames else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,8 @@ def write_qdq(model: Any, plan: QuantPlan, style: Style) -> Any:
     onnx = need("onnx", extra="host")
     done = onnx.ModelProto()
     done.CopyFrom(model)
-    writer = _Writer(done, plan, style)
+    own = style if plan.between else replace(style, full=False, spread=frozenset(), biases=False, adds=False)
+    writer = _Writer(done, plan, own)
     writer.activations()
     writer.weights()
     writer.finish()

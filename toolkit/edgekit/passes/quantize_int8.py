@@ -7,7 +7,7 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from edgekit.calibration.errors import alone_errors
+from edgekit.calibration.errors import alone_errors, output_error
 from edgekit.calibration.layers import choices, float_tensors
 from edgekit.calibration.ranges import observe
 from edgekit.calibration.search import fewest
@@ -30,17 +30,25 @@ class Settings:
     Attributes:
         max_drop: Largest accuracy drop on unseen training images, a share from 0 to 1; empty sets no
             guard. Layers are kept in float, the fewest that suffice, until it holds.
-        ranges: `typical` takes the mean of the samples' extremes, `extremes` the outermost values.
+        max_error: Largest mean relative squared error of the outputs on calibration inputs, of one step of a diffusion
+            pipeline; needs no labels. Layers are kept in float as for `max_drop`.
+        ranges: `typical` takes the mean of the samples' extremes, `extremes` the outermost values. Empty takes
+            `extremes` for a diffusion pipeline, whose steps differ, and `typical` for any other model.
         keep_float: Name patterns (`/model.22/*`) of layers that stay in float.
     """
 
     max_drop: float | None = None
-    ranges: Literal["typical", "extremes"] = "typical"
+    max_error: float | None = None
+    ranges: Literal["", "typical", "extremes"] = ""
     keep_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and not 0 <= self.max_drop <= 0.5:
             raise ValueError("max_drop should be a share from 0 to 0.5; 0.01 is one point")
+        if self.max_error is not None and not 0 < self.max_error <= 1:
+            raise ValueError("max_error should be above 0 and at most 1; 0.001 is usual")
+        if self.max_error is not None and self.max_drop is not None:
+            raise ValueError("max_error and max_drop are two guards; give one")
 
 
 class QuantizeInt8:
@@ -71,14 +79,19 @@ class QuantizeInt8:
                 hint="Leave the pass out, or narrow keep_float.",
             )
         seen = observe(model, float_tensors(model), context.samples())
-        ranges = seen.typical() if settings.ranges == "typical" else seen.over_all()
-        plan = QuantPlan(ranges=ranges, layers=layers, calibration=context.digest)
+        paints = context.scene is not None
+        chosen = settings.ranges or ("extremes" if paints else "typical")
+        ranges = seen.typical() if chosen == "typical" else seen.over_all()
+        # A sum that is rounded to 8 bits at every step is no picture at the end.
+        plan = QuantPlan(ranges=ranges, layers=layers, calibration=context.digest, between=not paints)
         facts: dict[str, Any] = {"int8_layers": len(plan.int8_layers()), "layers": len(layers)}
         if settings.max_drop is not None and context.score:
             plan, guard = _guard(network, model, plan, settings.max_drop, context)
             facts["guard"] = guard
         elif settings.max_drop is not None:
             facts["guard"] = {"state": "not judged", "why": context.why_no_score}
+        if settings.max_error is not None:
+            plan, facts["guard"] = _error_guard(model, plan, settings.max_error, context)
         return Change(network=network, changed=True, facts=facts, plan=plan)
 
 
@@ -132,6 +145,35 @@ def _guard(
     left = _ACCURACY_RUNS - (len(runs) - 1)
     facts["exempted"] = _prices(network, plan, ranking[:count], runs[count], left, context)
     return chosen, facts
+
+
+def _error_guard(
+    model: Any, plan: QuantPlan, most: float, context: Context
+) -> tuple[QuantPlan, dict[str, Any]]:
+    """Return the plan that holds `most` error of the outputs with the fewest exempted layers, and what was found."""
+    assert context.samples
+    samples = list(itertools.islice(context.samples(), _RANKING_SAMPLES))
+    errors: dict[int, float] = {}
+    names: list[str] = []
+
+    def tried(count: int) -> float:
+        if count not in errors:
+            written = write_qdq(model, exempt(plan, names[:count], "error guard"), Style(unsigned=True))
+            errors[count] = output_error(model, written, samples)
+        return -errors[count]
+
+    facts: dict[str, Any] = {"state": "held", "max_error": most, "int8": -tried(0), "exempted": []}
+    if errors[0] <= most:
+        return plan, facts | {"kept": errors[0]}
+    ranking = _ranked(model, plan, context)
+    names += [n for n, _ in ranking]
+    count = fewest(tried, -most, len(names), _ACCURACY_RUNS)
+    if count is None:
+        facts["state"] = "missed"
+        count = min(errors, key=errors.__getitem__)
+    facts |= {"kept": errors[count], "runs": {str(k): v for k, v in sorted(errors.items())}}
+    facts["exempted"] = [{"layer": n, "output_error": e} for n, e in ranking[:count]]
+    return exempt(plan, names[:count], "error guard"), facts
 
 
 def _ranked(model: Any, plan: QuantPlan, context: Context) -> list[tuple[str, float]]:
