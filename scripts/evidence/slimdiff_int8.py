@@ -1,6 +1,7 @@
 """Compile the shipped pipeline as it came and slimmed, in float32 and in int8, and put size, time and pictures side by side.
 
     python scripts/evidence/slimdiff_int8.py --work /somewhere
+    python scripts/evidence/slimdiff_int8.py --slice --work …       # one row, for CI
 
 Each row is a compile of its own by the command line, on onnxruntime; times are those of its bench. Leaves
 docs/evidence/slimdiff/int8-DATE.json.
@@ -69,10 +70,14 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--judged", type=int, default=200)
+    parser.add_argument("--slice", action="store_true")
     parser.add_argument("--out", type=Path, default=KEPT)
     given = parser.parse_args()
     assert shipped_pipelines()["glyphs-ldm"].is_dir()
-    rows = [row(what, *how, given.work, given.judged) for what, how in ROWS.items()]
+    if given.slice:
+        given.judged = 10
+    chosen = {k: v for k, v in ROWS.items() if not given.slice or k == "weights in int8"}
+    rows = [row(what, *how, given.work, given.judged) for what, how in chosen.items()]
     leave(
         given.out,
         "int8",

@@ -66,6 +66,20 @@ def test_slimming_can_be_measured_again(what: str, tmp_path: Path):
         assert found["delivered"][0] > 1
 
 
+def test_fewer_bits_and_peers_of_pipelines_can_be_measured_again(tmp_path: Path):
+    work = tmp_path / "w"
+    run_script(ROOT / "scripts/evidence/slimdiff_int8.py", "--slice", "--work", work, "--out", tmp_path / "a")
+    row = json.loads(next((tmp_path / "a").glob("int8-*.json")).read_text())["rows"][0]
+    assert row["mb"] < 2
+    assert 0 < row["latent_error"] < 0.01
+    bundle = work / "weights-in-int8" / "out" / "glyphs-local" / "bundle"
+    run_script(ROOT / "scripts/bench/vs_diffusers.py", bundle, "--rounds", 1, "--out", tmp_path / "b")
+    rows = json.loads(next((tmp_path / "b").glob("vs_diffusers-*.json")).read_text())["rows"]
+    assert rows["diffusers"]["apart"] == 0
+    # An edgekit picture is rounded to 8 bits, its weights to int8.
+    assert 0 < rows["edgekit onnxruntime-fp32"]["apart"] < 0.2
+
+
 def test_the_bench_against_ultralytics_runs(tmp_path: Path):
     recipe = on_openvino("uav-yolov8n", tmp_path)
     ran = run_edgekit("compile", recipe, "--device", "local", "--quick", "-o", tmp_path)
