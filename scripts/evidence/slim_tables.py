@@ -127,9 +127,14 @@ def int8() -> str:
         lines.append(
             f"| {row['what']} | {row['variant']} | {row['mb']:.2f} | {faster} | {error} | {100 * row['right']:.1f} |"
         )
+    shaky = (
+        " Times are of short runs and were not steady."
+        if any(r["label"] == "unstable" for r in data["rows"])
+        else ""
+    )
     lines += [
         "",
-        f"`glyphs-ldm`, {data['judged']} pictures judged of each, times and latent errors against the pipeline as it came in float32, alternating runs. "
+        f"`glyphs-ldm`, {data['judged']} pictures judged of each, times and latent errors against the pipeline as it came in float32, alternating runs.{shaky} "
         f"Measured {data['date']} on {machine(data)}: `scripts/evidence/slimdiff_int8.py`.",
     ]
     return "\n".join(lines)

@@ -3,7 +3,7 @@
     python scripts/evidence/slimdiff_int8.py --work /somewhere
     python scripts/evidence/slimdiff_int8.py --slice --work …       # one row, for CI
 
-Each row is a compile of its own by the command line, on onnxruntime; times are those of its bench. Leaves
+Each row is a compile of its own by the command line, on onnxruntime, times of its short bench. Leaves
 docs/evidence/slimdiff/int8-DATE.json.
 """
 

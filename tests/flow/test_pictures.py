@@ -22,6 +22,9 @@ from edgekit.calibration.rewriting import cut
 from edgekit.calibration.walks import Seen as SeenOnTheWay
 from edgekit.calibration.walks import Walk, answers_at, apart, evenly, walked
 from edgekit.core.cache import StepCache
+from edgekit.graph.half import restore_half
+from edgekit.graph.int8_weights import store_int8
+from edgekit.jobs.ask import refuse_foreign
 from edgekit.models.pipelines import load_network, read_pipeline
 from edgekit.passes.protocol import Scene
 from edgekit.passes.slimdiff import conditions
@@ -156,6 +159,11 @@ with edgekit.runtime.load({str(slim / "bundle")!r}) as model:
     with edgekit.load(slim / "bundle") as model:
         assert model.variant.name == done.stdout.strip()
         assert (model.generate(PROMPTS[0], seed=7).images == np.load(tmp_path / "image.npy")).all()
+
+
+def test_what_a_compile_left_is_no_strangers(slim: Path):
+    assert (slim / "slim-network").is_dir()
+    refuse_foreign(slim)
 
 
 def test_golden_pictures_come_again(slim: Path):
@@ -438,6 +446,8 @@ def test_large_networks_store_half_and_compute_the_same(tmp_path: Path, monkeypa
     assert half.gflops == pytest.approx(whole.gflops, rel=0.02)  # torch counts the one, ONNX shapes the other
     assert half.params == pytest.approx(whole.params, rel=0.01)
     assert (tmp_path / "half.onnx").stat().st_size < 0.6 * (tmp_path / "whole.onnx").stat().st_size
+    # Weights that were stored in fp16 for their size go on to int8.
+    assert store_int8(restore_half(onnx.load(tmp_path / "half.onnx"))) > 60
     # The shipped weights are float16 already: nothing is lost.
     assert diffusion_onnx.part_parity(module, str(tmp_path / "half.onnx"), inputs, where="half") < 1e-5
     monkeypatch.setattr(diffusion_onnx, "MOST_BYTES", 1_000_000)

@@ -14,8 +14,9 @@ import edgekit
 from edgekit.backends import engines
 from edgekit.backends.tensorrt import TensorRt
 from edgekit.bundle.read import open_bundle
-from edgekit.core.errors import ContractError
+from edgekit.core.errors import ContractError, MissingError
 from edgekit.jobs.engine import _to_build
+from edgekit.runtime import load
 from edgekit.runtime.load import refusal
 from tests import pictures
 from tests.conftest import run_edgekit
@@ -101,6 +102,26 @@ def test_a_board_paints_with_the_engines_only_when_all_are_built(
         assert "no engine was built" in refusal(chosen, {"arch": "aarch64"}, bundle.folder)
         built.add(name)
     assert refusal(chosen, {"arch": "aarch64"}, bundle.folder) == ""
+
+
+def test_a_packed_bundle_finds_its_engines_too(jetson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    packed = tmp_path / "pics.ekb"
+    assert run_edgekit("bundle", "pack", jetson / "bundle", "-o", packed).code == 0
+    asked: list[str] = []
+
+    def found_for(folder: Path) -> Any:
+        asked.extend(e["precision"] for e in engines.builds_in(folder))
+        return engines.Engine(
+            key="k", folder=folder, meta={"precision": engines.builds_in(folder)[0]["precision"]}
+        )
+
+    monkeypatch.setattr(engines, "found_for", found_for)
+    monkeypatch.setattr(TensorRt, "refusal", lambda self, machine: "")
+    monkeypatch.setattr(load, "passport", lambda: {"arch": "aarch64"})
+    with pytest.raises(MissingError, match="tensorrt"):
+        # Chosen, verified and opened; only here there is no TensorRT to open it with.
+        load.load(packed)
+    assert {"int8", "fp16", "fp32"} == set(asked)
 
 
 def test_this_machine_is_told_that_the_bundle_is_for_another(jetson: Path):

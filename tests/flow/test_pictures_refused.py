@@ -99,6 +99,16 @@ def test_a_recipe_that_cannot_work_is_refused(old: str, new: str, said: str, tmp
     assert not (tmp_path / "out" / "pics-local").exists()
 
 
+def test_a_budget_of_time_for_what_is_not_here_is_refused_before_anything_is_loaded(tmp_path: Path):
+    path = recipe(tmp_path / "r", "slimdiff: {speedup: 1.3}")
+    for words in ((), ("--dry-run",)):
+        ran = run_edgekit("compile", path, "--device", "jetson-orin-nano", "-o", tmp_path / "out", *words)
+        assert ran.code == 2, ran.err
+        assert "slimdiff.speedup" in ran.err
+        assert "export" not in ran.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_little_memory_is_told_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from edgekit.core.errors import ResourceError
     from edgekit.jobs import scene

@@ -90,6 +90,32 @@ def test_weights_stored_in_int8_keep_each_output_channel_and_come_back_as_they_a
     np.testing.assert_array_equal(answer(back), stored)
 
 
+def test_int8_constants_of_another_kind_are_left_alone():
+    helper, rng = onnx.helper, np.random.default_rng(0)
+    arrays = {"q": rng.integers(-9, 9, (4, 4)).astype(np.int8), "s": np.float32([0.5]), "z": np.float32([1])}
+    nodes = [
+        helper.make_node("Cast", ["q"], ["f"], name="c", to=1), helper.make_node("Sub", ["f", "z"], ["d"], name="d"),
+        helper.make_node("Mul", ["s", "f"], ["e"], name="e"), helper.make_node("Add", ["d", "e"], ["w"], name="w"),
+        helper.make_node("MatMul", ["x", "w"], ["y"], name="m"),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", 1, (2, 4))], [helper.make_tensor_value_info("y", 1, (2, 4))],
+        [numpy_helper.from_array(v, n) for n, v in arrays.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    before = model.SerializeToString()
+    assert restore_int8(model).SerializeToString() == before
+
+
+def test_a_weight_that_stands_among_the_inputs_too_is_stored():
+    model = weighted("MatMul")
+    model.graph.input.append(onnx.helper.make_tensor_value_info("w", 1, (48, 24)))
+    assert store_int8(model) == 1
+    onnx.checker.check_model(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    assert [i.name for i in session.get_inputs()] == ["x"]
+
+
 def test_a_weight_that_two_operators_read_along_other_axes_stays_as_it_is():
     model = weighted("Gather")
     rows = onnx.helper.make_node("MatMul", ["y", "t"], ["z"], name="m")

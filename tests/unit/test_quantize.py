@@ -12,6 +12,7 @@ from edgekit.calibration.search import fewest
 from edgekit.core.errors import RecipeError
 from edgekit.core.records import Network, QuantPlan
 from edgekit.graph.onnx_file import read_onnx
+from edgekit.jobs.notes import guard_notes
 from edgekit.lowering.qdq import Style, quantize_weight, write_qdq
 from edgekit.passes import quantize_int8
 from edgekit.passes.protocol import Context
@@ -86,6 +87,31 @@ def test_the_guard_of_errors_needs_no_labels_and_holds_its_limit(detector: Path,
     assert guard["state"] == "held"
     assert guard["kept"] <= 0.9 * easy["int8"]
     assert len(some.int8_layers()) == 3 - len(guard["exempted"]) < 3
+
+
+def test_a_missed_guard_of_errors_is_told(detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(quantize_int8, "output_error", lambda *_: 0.5)
+    given = Context(out=tmp_path, samples=lambda: iter(inputs()), digest="d")
+    change = quantize_int8.PLUGIN.run(network_of(detector), Settings(max_error=0.1), given)
+    assert change.facts["guard"]["state"] == "missed"
+    assert guard_notes("quantize-int8", change.facts) == [
+        "quantize-int8: no choice of layers kept max_error 0.1 on calibration inputs, 0.5 is the least."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "paints", "kind"),
+    [
+        ("", True, "extremes"),
+        ("", False, "typical"),
+        ("typical", True, "typical"),
+        ("extremes", False, "extremes"),
+    ],
+)
+def test_ranges_are_the_outermost_of_pipelines_and_typical_ones_of_all_else(
+    given: str, paints: bool, kind: str
+):
+    assert Settings(ranges=given).kind(paints=paints) == kind
 
 
 @pytest.mark.parametrize("words", [{"max_error": 0.0}, {"max_error": 0.1, "max_drop": 0.1}])

@@ -13,8 +13,8 @@ from edgekit.core.lazy import need
 # Operators with weights, and which of their inputs these are.
 _WEIGHTS = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "Gather": 0}
 _LEAST = 1024
-_INT8, _SCALE, _FLOAT = "::int8", "::scale", "::float"
-_ONNX_FLOAT, _ONNX_INT8 = 1, 3
+_INT8, _SCALE, _FLOAT = "::int8", "::int8::scale", "::int8::float"
+_ONNX_FLOAT = 1
 
 
 def store_int8(model: Any) -> int:
@@ -40,6 +40,10 @@ def store_int8(model: Any) -> int:
             helper.make_node("Cast", [name + _INT8], [name + _FLOAT], name=f"{name}{_FLOAT}", to=_ONNX_FLOAT),
             helper.make_node("Mul", [name + _FLOAT, name + _SCALE], [name], name=f"{name}{_SCALE}"),
         ]
+    # Old files list weights among the inputs, too.
+    given = [i for i in model.graph.input if i.name not in axes]
+    del model.graph.input[:]
+    model.graph.input.extend(given)
     model.graph.initializer.extend(scales)
     nodes += model.graph.node
     del model.graph.node[:]
@@ -97,9 +101,15 @@ def restore_int8(model: Any) -> Any:
     kept = []
     for node in model.graph.node:
         first = stored.get(node.input[0]) if node.input else None
-        if node.op_type == "Cast" and first is not None and first.data_type == _ONNX_INT8:
+        # By its own names alone: a graph may hold int8 constants of another kind.
+        if (
+            node.op_type == "Cast"
+            and first is not None
+            and first.name.endswith(_INT8)
+            and node.name.endswith(_FLOAT)
+        ):
             floats[node.output[0]] = first
-        elif node.op_type == "Mul" and node.input[0] in floats:
+        elif node.op_type == "Mul" and node.input[0] in floats and node.name.endswith(_SCALE):
             held, scale = floats[node.input[0]], stored[node.input[1]]
             values = numpy_helper.to_array(held).astype(np.float32) * numpy_helper.to_array(scale)
             held.CopyFrom(numpy_helper.from_array(values, node.output[0]))

@@ -140,7 +140,7 @@ def refuse_foreign(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    ours = {"bundle", "report.html", "report.json", "report.md"}
+    ours = {"bundle", "report.html", "report.json", "report.md", "sheet.png", "slim-network"}
     if not folder.is_dir() or {p.name for p in folder.iterdir()} - ours:
         raise RecipeError(
             f"{folder}: is taken by something that edgekit did not write",

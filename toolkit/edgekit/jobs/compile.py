@@ -29,7 +29,7 @@ from edgekit.jobs.growth import grows_of
 from edgekit.jobs.ladder import climbed
 from edgekit.jobs.link import link_of
 from edgekit.jobs.model import Loaded, find_model, load_model, refuse_uncoded
-from edgekit.jobs.notes import UNSTEADY, tensorrt_notes
+from edgekit.jobs.notes import UNSTEADY, guard_notes, tensorrt_notes
 from edgekit.jobs.paint import paint_outcome, paint_work, write_paint
 from edgekit.jobs.passes import run_passes
 from edgekit.jobs.progressive import chained, grows
@@ -231,19 +231,8 @@ def _notes(work: _Work) -> list[str]:
     if not work.choice.outcomes[0].steady:
         notes.append(UNSTEADY)
     for name, facts in work.networks.facts.items():
-        notes += _guard_notes(name, facts)
+        notes += guard_notes(name, facts)
     return notes
-
-
-def _guard_notes(name: str, facts: Mapping[str, Any]) -> list[str]:
-    guard = facts.get("guard") or {}
-    if guard.get("state") == "not judged":
-        return [f"{name}: max_drop was not judged, {guard['why']}."]
-    if guard.get("state") == "missed":
-        return [f"{name}: no choice of layers kept max_drop {guard['max_drop']:g} on training images."]
-    if guard.get("exempted"):
-        return [f"{name}: {len(guard['exempted'])} layers stay in float to keep accuracy."]
-    return []
 
 
 def _write(folder: Path, work: _Work, outcome: Outcome) -> Outcome:

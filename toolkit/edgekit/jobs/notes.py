@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from edgekit.backends.trt_inspector import reformat_share
 from edgekit.core.outcome import VariantOutcome
 from edgekit.jobs.ask import Ask
@@ -23,3 +26,19 @@ def tensorrt_notes(ask: Ask, chosen: VariantOutcome) -> list[str]:
     if receipt := chosen.receipt:
         notes.append(f"Copies between formats take {reformat_share(receipt):.0%} of the engine's time.")
     return notes
+
+
+def guard_notes(name: str, facts: Mapping[str, Any]) -> list[str]:
+    """Return what became of the guard of a pass, nothing where it had none."""
+    guard = facts.get("guard") or {}
+    if guard.get("state") == "not judged":
+        return [f"{name}: max_drop was not judged, {guard['why']}."]
+    if guard.get("state") == "missed" and "max_error" in guard:
+        return [
+            f"{name}: no choice of layers kept max_error {guard['max_error']:g} on calibration inputs, {guard['kept']:.2g} is the least."
+        ]
+    if guard.get("state") == "missed":
+        return [f"{name}: no choice of layers kept max_drop {guard['max_drop']:g} on training images."]
+    if guard.get("exempted"):
+        return [f"{name}: {len(guard['exempted'])} layers stay in float to keep accuracy."]
+    return []

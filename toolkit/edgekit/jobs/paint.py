@@ -26,7 +26,7 @@ from edgekit.jobs.choose import Choice, choose, predicted_choice
 from edgekit.jobs.elsewhere import predictions
 from edgekit.jobs.host_checks import checks_of
 from edgekit.jobs.model import Loaded
-from edgekit.jobs.notes import UNSTEADY, tensorrt_notes
+from edgekit.jobs.notes import UNSTEADY, guard_notes, tensorrt_notes
 from edgekit.jobs.paint_parts import Recorder, painting, parts_of, place_parts
 from edgekit.jobs.painted import Gallery, errors_of, float_reference, gallery, recorded, sheet
 from edgekit.jobs.passes import run_passes
@@ -188,6 +188,8 @@ def _notes(work: PaintWork) -> list[str]:
         ]
     if choice.chosen.wanted.backend == "tensorrt":
         notes += tensorrt_notes(ask, choice.outcomes[0])
+    for name, facts_ in work.networks.facts.items():
+        notes += guard_notes(name, facts_)
     return notes if choice.outcomes[0].steady else [*notes, UNSTEADY]
 
 

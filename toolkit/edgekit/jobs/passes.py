@@ -211,8 +211,16 @@ def _context(ask: Ask, folder: Path, network: Network, data: Data | None, given:
     if given.scene:
         asked = given.recorded
         assert asked
+        # Pictures are made once, however often a pass looks at them.
+        seen: list[Inputs] = []
+
+        def samples() -> list[Inputs]:
+            if not seen:
+                seen.extend(asked(network))
+            return seen
+
         return Context(
-            out=folder, samples=lambda: asked(network), digest=digest_value(scene_key(given.scene)), seed=part.seed, scene=given.scene,
+            out=folder, samples=samples, digest=digest_value(scene_key(given.scene)), seed=part.seed, scene=given.scene,
             why_no_score="pictures are judged by latent_error and task_drop", time=_timer(ask, network, None) if _prices_here(ask) else None,
         )  # fmt: skip
     real = data if data and contract.frames else None

@@ -119,7 +119,7 @@ def _placed(folder: Path, name: str, lowered: Lowered, networks: Networks) -> Se
 def _plan(ask: Ask, networks: Networks, name: str, data: Data | None) -> QuantPlan:
     """Return the int8 plan of one segment; its ranges are observed behind every chain that leads to it."""
     graphs = networks.float32.graphs
-    kind = next(s.settings.ranges for s in ask.checked.steps if s.name == "quantize-int8")
+    kind = next(s.settings.kind(paints=False) for s in ask.checked.steps if s.name == "quantize-int8")
     inputs = {
         "ranges": kind, "segment": {n: graphs[n].sha256 for n in networks.facts[NAME]["segments"]}, "name": name, "code": versions.code(),
         "calibration": data.calibration_digest if data else "random", "tools": versions.versions("onnx", "onnxruntime"),

@@ -118,11 +118,7 @@ def refuse_pipeline(ask: Ask) -> None:
         if not have(name):
             need(name, extra="diffusion", why="load a diffusion pipeline")
     need("torch", extra="diffusion", why="load a diffusion pipeline")
-    if ask.board:
-        raise RecipeError(
-            f"{ask.profile.name}: a pipeline is not measured over a connection yet",
-            hint="Compile for the profile it is of (edgekit devices), or on the board itself with --device local.",
-        )
+    _refuse_device(ask)
     scene = scene_of(ask)
     part = ask.checked.recipe.diffusion
     if part and part.judge and not found_beside(ask, part.judge, scene.pipeline).is_file():
@@ -131,6 +127,21 @@ def refuse_pipeline(ask: Ask) -> None:
             hint="Give an ONNX classifier of pictures.",
         )
     _refuse_size(scene.pipeline)
+
+
+def _refuse_device(ask: Ask) -> None:
+    """Refuse what cannot be measured: boards with a pipeline, and a budget of time for what is not here."""
+    if ask.board or (ask.here and ask.profile.builds_engines):
+        raise RecipeError(
+            f"{ask.profile.name}: a pipeline is not measured over a connection, or by TensorRT engines, yet",
+            hint="Compile on another machine for the profile it is of; `edgekit engine build` then builds on the board.",
+        )
+    timed = [s for s in ask.checked.steps if s.name == "slimdiff" and s.settings.speedup]
+    if timed and not ask.here:
+        raise RecipeError(
+            f"{ask.checked.path}: passes.slimdiff.speedup: latency is not measured for {ask.profile.name} here",
+            hint="Give keep, remove_params or mac_cut instead.",
+        )
 
 
 def _refuse_size(pipeline: Pipeline) -> None:

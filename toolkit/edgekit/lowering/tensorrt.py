@@ -9,7 +9,7 @@ from typing import Any
 from edgekit.backends import build_engine
 from edgekit.calibration.layers import choices
 from edgekit.core.digest import digest_file, plain
-from edgekit.core.errors import ContractError
+from edgekit.core.errors import ContractError, RecipeError
 from edgekit.core.files import write_json, write_text
 from edgekit.core.records import Artifact, Network, QuantPlan
 from edgekit.devices.jetpacks import Target
@@ -28,6 +28,8 @@ MODEL, TWIN, BUILD = "model.onnx", "fp16.onnx", "build.json"
 _LEVEL, _WORKSPACE_MB = 3, 2048
 # First compute capability with sparse tensor cores.
 _SPARSE_FROM = 8.0
+# Protobuf ends at 2 GiB; the graph takes some of it.
+_MOST_BYTES = 2**31 - 2**24
 
 
 class TensorRtLowering:
@@ -65,7 +67,14 @@ class TensorRtLowering:
 
 def _plain(network: Network) -> Any:
     """Return the graph with weights in float32: the builder has its own types, and reads no int8 constants but behind Q/DQ."""
-    return restore_int8(read_onnx(network.main.path))
+    model = restore_int8(read_onnx(network.main.path))
+    size = sum(i.ByteSize() for i in model.graph.initializer)
+    if size > _MOST_BYTES:
+        raise RecipeError(
+            f"passes.quantize-weights: TensorRT is given weights in float32, and these {size / 1e9:.1f} GB do not fit into one file",
+            hint="Leave quantize-weights out for this device.",
+        )
+    return model
 
 
 def wanted_of(model: Any, plan: QuantPlan | None, precision: str) -> dict[str, str]:

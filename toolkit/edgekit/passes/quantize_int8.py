@@ -31,7 +31,8 @@ class Settings:
         max_drop: Largest accuracy drop on unseen training images, a share from 0 to 1; empty sets no
             guard. Layers are kept in float, the fewest that suffice, until it holds.
         max_error: Largest mean relative squared error of the outputs on calibration inputs, of one step of a diffusion
-            pipeline; needs no labels. Layers are kept in float as for `max_drop`.
+            pipeline; needs no labels. Layers are kept in float as for `max_drop`. Judged with layers in uint8 by onnxruntime
+            and everything between them in float, which is how pipelines run; an engine that rounds more loses more.
         ranges: `typical` takes the mean of the samples' extremes, `extremes` the outermost values. Empty takes
             `extremes` for a diffusion pipeline, whose steps differ, and `typical` for any other model.
         keep_float: Name patterns (`/model.22/*`) of layers that stay in float.
@@ -49,6 +50,10 @@ class Settings:
             raise ValueError("max_error should be above 0 and at most 1; 0.001 is usual")
         if self.max_error is not None and self.max_drop is not None:
             raise ValueError("max_error and max_drop are two guards; give one")
+
+    def kind(self, *, paints: bool) -> Literal["typical", "extremes"]:
+        """Return which ranges to take of a model that paints, or of any other."""
+        return self.ranges or ("extremes" if paints else "typical")
 
 
 class QuantizeInt8:
@@ -80,8 +85,7 @@ class QuantizeInt8:
             )
         seen = observe(model, float_tensors(model), context.samples())
         paints = context.scene is not None
-        chosen = settings.ranges or ("extremes" if paints else "typical")
-        ranges = seen.typical() if chosen == "typical" else seen.over_all()
+        ranges = seen.typical() if settings.kind(paints=paints) == "typical" else seen.over_all()
         # A sum that is rounded to 8 bits at every step is no picture at the end.
         plan = QuantPlan(ranges=ranges, layers=layers, calibration=context.digest, between=not paints)
         facts: dict[str, Any] = {"int8_layers": len(plan.int8_layers()), "layers": len(layers)}

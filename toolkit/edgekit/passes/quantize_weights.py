@@ -8,7 +8,7 @@ from typing import Any, Literal
 from edgekit.core.digest import digest_file
 from edgekit.core.errors import RecipeError
 from edgekit.core.records import Graph, Network
-from edgekit.graph.half import store_half
+from edgekit.graph.half import restore_half, store_half
 from edgekit.graph.int8_weights import store_int8
 from edgekit.graph.onnx_file import read_onnx, save_onnx
 from edgekit.passes.protocol import Change, Context, Pass
@@ -45,9 +45,10 @@ class QuantizeWeights:
                 "passes.quantize-weights: the graph is in fp16 already",
                 hint="Leave out one of the two passes.",
             )
-        graphs, facts = {}, dict[str, Any](to=settings.to, tensors=0, mb_before=0.0, mb_after=0.0)
+        graphs, facts = {}, dict[str, Any](to=settings.to, tensors=0, graphs={}, mb_before=0.0, mb_after=0.0)
         for name, graph in network.graphs.items():
-            model = read_onnx(graph.path)
+            # Networks above 2 GiB were exported with weights in fp16; from there they go on.
+            model = restore_half(read_onnx(graph.path))
             before = len(model.graph.node)
             if settings.to == "int8":
                 count = store_int8(model)
@@ -58,11 +59,12 @@ class QuantizeWeights:
             save_onnx(model, path)
             graphs[name] = Graph(path=path, sha256=digest_file(path))
             facts["tensors"] += count
+            facts["graphs"][name] = count
             facts["mb_before"] += graph.path.stat().st_size / 1e6
             facts["mb_after"] += path.stat().st_size / 1e6
-        if not facts["tensors"]:
+        if not facts["graphs"]["main"]:
             raise RecipeError(
-                "passes.quantize-weights: no weight of this model has 1,024 values or more",
+                "passes.quantize-weights: no weight of this model has 1,024 values or more that an operator reads by itself",
                 hint="Leave the pass out: there is nothing to gain.",
             )
         facts |= {k: round(facts[k], 3) for k in ("mb_before", "mb_after")}

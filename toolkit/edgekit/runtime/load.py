@@ -235,6 +235,7 @@ def load(
     stream = Stream(where, trusted_key=key)
     try:
         bundle = Bundle(folder=stream.folder, manifest=stream.manifest, signature=stream.signature)
+        _fetch_builds(stream)
         chosen, why = choose(bundle, variant)
         if chosen.plan == DIFFUSION:
             return Model(bundle, chosen, why, _painting(stream, chosen, threads), done=stream.close)
@@ -255,6 +256,20 @@ def load(
     except BaseException:
         whole.close()
         raise
+
+
+def _fetch_builds(stream: Stream) -> None:
+    """Fetch what engines are known by, where this machine has their runtime: one is found by the files it was built from."""
+    machine = passport()
+    for variant in stream.manifest.variants:
+        if variant.engine == "in-bundle" or pick("backends", variant.backend, what="backend").refusal(
+            machine
+        ):
+            continue
+        place = PurePosixPath(variant.main).parent
+        for file in stream.manifest.files:
+            if place in PurePosixPath(file).parents and PurePosixPath(file).suffix in {".json", ".onnx"}:
+                stream.fetch(file)
 
 
 def _opened(bundle: Bundle, variant: Variant, threads: int | None) -> Session:
