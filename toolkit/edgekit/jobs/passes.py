@@ -26,7 +26,7 @@ from edgekit.jobs.ask import Ask
 from edgekit.jobs.data import Data, timing_frames
 from edgekit.jobs.model import placed
 from edgekit.jobs.trial import machine_key
-from edgekit.jobs.variants import Lowered, Networks, Wanted, lowered_from, wanted_for
+from edgekit.jobs.variants import Lowered, Networks, Wanted, int8_styles, lowered_from, wanted_for
 from edgekit.measure.contest import contest
 from edgekit.measure.inputs import random_inputs
 from edgekit.measure.percentiles import median
@@ -279,7 +279,7 @@ def _candidate(ask: Ask, candidate: Candidate) -> Lowered:
     network, plan = candidate
     backend = judge_of(ask)["backend"]
     precision = "int8" if plan else "fp32"
-    styles = pick("lowering", backend, what="backend").styles
+    styles = int8_styles(ask, backend)
     threads = int(ask.passport["cores_physical"])
     wanted = Wanted(backend=backend, precision=precision, style=styles[0] if plan else "", threads=threads)
     return lowered_from(ask, network, plan, wanted)

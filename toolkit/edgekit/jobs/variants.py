@@ -18,6 +18,9 @@ from edgekit.lowering.protocol import Options
 from edgekit.lowering.tensorrt import stand_in as written_stand_in
 from edgekit.machine.probe import computes_bf16
 
+# Style of lowerings whose weights keep 16-bit sums of old kernels from saturating.
+NARROW = "narrow"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
@@ -93,7 +96,7 @@ def wanted_for(ask: Ask, networks: Networks) -> list[Wanted]:
         # float32 is the reference of its engine, whether or not a profile lists it.
         for precision in dict.fromkeys((*precisions, *extra, "fp32")):
             if _suits(ask, networks, backend, precision):
-                styles = _styles(ask, backend) if precision == "int8" else ("",)
+                styles = int8_styles(ask, backend) if precision == "int8" else ("",)
                 found += [
                     Wanted(
                         backend=backend,
@@ -108,9 +111,23 @@ def wanted_for(ask: Ask, networks: Networks) -> list[Wanted]:
     return found
 
 
-def _styles(ask: Ask, backend: str) -> tuple[str, ...]:
+def int8_styles(ask: Ask, backend: str) -> tuple[str, ...]:
+    """Return the styles of int8 that suit the device, the one that stands for all first.
+
+    An x86 CPU without VNNI adds products in 16 bits: there the styles with weights of 7 bits are the only right ones.
+    """
     styles: tuple[str, ...] = pick("lowering", backend, what="backend").styles
-    return tuple(s for s in styles if "bf16" not in s or _has_bf16(ask))
+    narrow = tuple(s for s in styles if s == NARROW)
+    if narrow and _saturates(ask):
+        return narrow
+    return tuple(s for s in styles if s != NARROW and ("bf16" not in s or _has_bf16(ask)))
+
+
+def _saturates(ask: Ask) -> bool:
+    """Whether int8 kernels of the machine that is measured lose high sums; of others nobody knows."""
+    machine = ask.passport
+    vnni = any("vnni" in flag or flag == "amx_int8" for flag in machine.get("isa", []))
+    return ask.here and machine.get("arch") == "x86_64" and not vnni
 
 
 def _has_bf16(ask: Ask) -> bool:

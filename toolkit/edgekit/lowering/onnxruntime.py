@@ -14,7 +14,11 @@ from edgekit.lowering.qdq import Style, write_qdq
 # ONNX Runtime's CPU kernels are uint8: activations with zero points, outputs and biases quantized,
 # and the operators between convolutions too, so that tensors stay in int8 from layer to layer.
 _SPREAD = frozenset({"Sigmoid", "Mul", "Add", "Concat", "MaxPool", "Resize", "Slice", "Split", "Reshape"})
-_STYLES = {"": Style(unsigned=True, full=True, spread=_SPREAD, biases=True)}
+# On x86 without VNNI, sums of two products are kept in 16 bits, and saturate with weights of more than 7 bits.
+_STYLES = {
+    "": Style(unsigned=True, full=True, spread=_SPREAD, biases=True),
+    "narrow": Style(unsigned=True, full=True, spread=_SPREAD, biases=True, limit=64),
+}
 
 
 class OnnxRuntimeLowering:

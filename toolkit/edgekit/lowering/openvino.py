@@ -19,6 +19,8 @@ _STYLES = {
     "uint8+bf16": Style(unsigned=True, adds=True),
     "symmetric": Style(unsigned=False, adds=True),
     "no-adds": Style(unsigned=False),
+    # Weights of 7 bits, for x86 without VNNI: its 16-bit sums of two products saturate with more.
+    "narrow": Style(unsigned=True, adds=True, limit=64),
 }
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32", "fp16": "f16"}
 
