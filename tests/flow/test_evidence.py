@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 def run_script(*words: object) -> str:
     """Run a script of the project; return what it printed."""
-    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=900)
+    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
