@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from edgekit.core.errors import RecipeError
 from edgekit.core.records import Network, QuantPlan
 from edgekit.graph.onnx_file import read_onnx
 from edgekit.jobs.notes import guard_notes
+from edgekit.jobs.variants import NARROW, int8_styles
 from edgekit.lowering.qdq import Style, quantize_weight, write_qdq
 from edgekit.passes import quantize_int8
 from edgekit.passes.protocol import Context
@@ -138,6 +140,25 @@ def test_a_plan_may_leave_what_stands_between_layers_in_float(detector: Path):
         n.op_type == "QuantizeLinear" for n in alone.graph.node
     )
     assert quantized(replace(plan, between=False)) < quantized(plan)
+
+
+@pytest.mark.parametrize(
+    ("machine", "here", "narrow"),
+    [
+        ({"arch": "x86_64", "isa": ["avx2", "fma"]}, True, True), ({"arch": "x86_64", "isa": ["avx2", "avx_vnni"]}, True, False),
+        ({"arch": "x86_64", "isa": ["avx512f", "avx512_vnni"]}, True, False), ({"arch": "aarch64", "isa": []}, True, False),
+        ({"arch": "x86_64", "isa": ["avx2", "fma"]}, False, False),
+    ],
+)  # fmt: skip
+def test_weights_have_seven_bits_where_sums_of_sixteen_would_saturate(
+    machine: dict, here: bool, narrow: bool
+):
+    ask = SimpleNamespace(passport=machine, here=here)
+    for backend in ("onnxruntime", "openvino"):
+        found = int8_styles(ask, backend)
+        assert (found == (NARROW,)) == narrow
+        assert (NARROW in found) == narrow
+    assert int8_styles(ask, "tensorrt") == ("",)
 
 
 def test_layers_kept_by_name_stay_in_float(detector: Path, tmp_path: Path):

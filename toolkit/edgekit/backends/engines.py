@@ -26,9 +26,10 @@ from edgekit.core.errors import ContractError, MissingError, RecipeError
 from edgekit.core.files import folder_aside, resource_errors, write_json
 from edgekit.core.lock import locked
 from edgekit.core.places import cache_home
-from edgekit.core.records import Contract, TensorSpec
+from edgekit.core.records import Contract
 from edgekit.core.versions import versions
 from edgekit.core.watch import watcher
+from edgekit.core.wire import tensor_from
 
 PLAN, META = "engine.plan", "meta.json"
 _LIMIT_S = 3600.0
@@ -266,13 +267,7 @@ def contract_in(folder: Path) -> Contract:
     Raises:
         RecipeError: There is no such file, or it does not say.
     """
-    inputs, outputs = (
-        tuple(
-            TensorSpec(name=str(t["name"]), shape=tuple(t["shape"]), dtype=str(t["dtype"]))
-            for t in _said_in(folder, key)
-        )
-        for key in ("inputs", "outputs")
-    )
+    inputs, outputs = (tuple(map(tensor_from, _said_in(folder, key))) for key in ("inputs", "outputs"))
     return Contract(inputs=inputs, outputs=outputs)
 
 

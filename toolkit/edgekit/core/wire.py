@@ -11,8 +11,8 @@ from edgekit.core.records import Answers, Artifact, Coding, Contract, Frames, Te
 def contract_from(data: dict[str, Any]) -> Contract:
     """Return the contract that `plain(contract)` was made from."""
     return Contract(
-        inputs=tuple(_tensor(t) for t in data["inputs"]),
-        outputs=tuple(_tensor(t) for t in data["outputs"]),
+        inputs=tuple(tensor_from(t) for t in data["inputs"]),
+        outputs=tuple(tensor_from(t) for t in data["outputs"]),
         frames=_frames(data["frames"]) if data.get("frames") else None,
         answers=_answers(data["answers"]),
     )
@@ -35,7 +35,8 @@ def _answers(data: dict[str, Any]) -> Answers:
     return Answers(**{**data, "classes": tuple(data["classes"]), "levels": levels})
 
 
-def _tensor(data: dict[str, Any]) -> TensorSpec:
+def tensor_from(data: dict[str, Any]) -> TensorSpec:
+    """Return the tensor that `plain(spec)` was made from."""
     return TensorSpec(name=data["name"], shape=tuple(data["shape"]), dtype=data["dtype"])
 
 

@@ -32,7 +32,7 @@ class QuantizeWeights:
     settings = Settings
     needs_samples = False
     recodes = False
-    summary = "weights stored in int8 or fp16, computed in float32: smaller files, the same speed"
+    summary = "weights stored in int8 or fp16, computed in float32: smaller files"
 
     def run(self, network: Network, settings: Settings, context: Context) -> Change:
         """Write `<graph>.onnx` for each graph.
@@ -68,10 +68,7 @@ class QuantizeWeights:
                 hint="Leave the pass out: there is nothing to gain.",
             )
         facts |= {k: round(facts[k], 3) for k in ("mb_before", "mb_after")}
-        source = {**network.source, "weights": settings.to}
-        return Change(
-            network=replace(network, graphs=graphs, source=source), changed=True, facts=facts, lossy=True
-        )
+        return Change(network=replace(network, graphs=graphs), changed=True, facts=facts, lossy=True)
 
 
 PLUGIN: Pass = QuantizeWeights()
